@@ -1,0 +1,1 @@
+"""rlvtg: RL post-training of video language models for temporal grounding."""

@@ -1,0 +1,1 @@
+"""data: annotation file -> Sample -> row (paths, never pixels)."""

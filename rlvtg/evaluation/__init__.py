@@ -1,0 +1,1 @@
+"""evaluation: predictions -> metrics -> report."""

@@ -1,0 +1,1 @@
+"""model: clip + prompt -> inputs, with the positions that hold the time."""

@@ -1,0 +1,1 @@
+"""rollout: P prompts -> P x G completions."""

@@ -1,0 +1,1 @@
+"""text: completion -> think, answer, spans."""

@@ -1,0 +1,1 @@
+"""training: the stages of a recipe, on top of TRL."""
