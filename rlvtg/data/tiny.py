@@ -1,0 +1,140 @@
+"""The demo's data: small h264 videos with coloured shapes that come and go, annotated in Charades-STA style JSON.
+
+A video lasts a whole number of seconds and shows a noisy, still background. Two or three events happen in it: a circle
+of one colour appears, drifts, and vanishes. Events may overlap. The query `a red circle appears` has one answer, because
+no colour comes twice in a video.
+"""
+
+import json
+import math
+import os
+import random
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from PIL import Image, ImageDraw
+from tqdm import tqdm
+
+COLORS = {"red": (225, 40, 40), "green": (40, 190, 60), "blue": (50, 80, 230), "yellow": (235, 215, 40)}
+SIDE = 112  # pixels
+FRAME_RATE = 4
+SPLITS = ("sft", "rl", "validation", "test")
+
+
+def make(folder: str | os.PathLike[str], sizes: dict[str, int], seed: int = 0) -> None:
+    """Write what is missing of the demo's splits below `folder`: `<split>.json` and `videos/<split>/*.mp4`.
+
+    Args:
+        folder: where to write; made if absent. A split whose annotation file is there is left as it is.
+        sizes: number of videos by split (`sft`, `rl`, `validation`, `test`). The splits share no video.
+        seed: decides every pixel and every event.
+
+    Raises:
+        ValueError: an unknown split, a size below 1, or a folder whose splits were made with another size or seed.
+    """
+    folder = Path(folder)
+    made_from = {"sizes": sizes, "seed": seed}
+    for split, size in sizes.items():
+        if split not in SPLITS or size < 1:
+            raise ValueError(f"tiny data: got {size} videos for split {split!r}; splits are {', '.join(SPLITS)}, sizes >= 1")
+    receipt = folder / "made_from.json"
+    if receipt.exists() and json.loads(receipt.read_text()) != made_from:
+        raise ValueError(
+            f"{folder} holds demo data made from {receipt.read_text().strip()}, not from {json.dumps(made_from)}: "
+            "choose another tiny.folder, or remove that one"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    receipt.write_text(json.dumps(made_from) + "\n")
+    for split, size in sizes.items():
+        annotations = folder / f"{split}.json"
+        if annotations.exists():
+            continue
+        videos = folder / "videos" / split
+        videos.mkdir(parents=True, exist_ok=True)
+        rng = random.Random(f"{seed} {split}")
+        stories = {f"{split}_{index:05d}": story(rng) for index in range(size)}
+        jobs = [(str(videos / f"{name}.mp4"), told) for name, told in stories.items()]
+        with ProcessPoolExecutor(max_workers=os.cpu_count()) as pool:
+            list(tqdm(pool.map(_write, jobs, chunksize=8), total=size, desc=f"making {split} videos", unit="video"))
+        rows = {
+            name: {
+                "duration": float(told["duration"]),
+                "timestamps": [[float(event["start"]), float(event["end"])] for event in told["events"]],
+                "sentences": [f"a {event['color']} circle appears" for event in told["events"]],
+            }
+            for name, told in stories.items()
+        }
+        partial = annotations.with_suffix(".partial")
+        partial.write_text(json.dumps(rows, indent=0))
+        partial.replace(annotations)
+
+
+def story(rng: random.Random) -> dict[str, Any]:
+    """What happens in one video: its duration in seconds, its events, and the look of its background."""
+    duration = rng.randint(16, 24)
+    events = []
+    for color in rng.sample(list(COLORS), rng.randint(2, 3)):
+        length = rng.randint(3, 7)
+        start = rng.randint(0, duration - length)
+        heading, speed = rng.uniform(0, 2 * math.pi), rng.uniform(0, 3)
+        events.append(
+            {
+                "color": color,
+                "start": start,
+                "end": start + length,
+                "radius": rng.uniform(15, 20),
+                "center": (rng.uniform(24, SIDE - 24), rng.uniform(24, SIDE - 24)),
+                "velocity": (speed * math.cos(heading), speed * math.sin(heading)),
+            }
+        )
+    return {
+        "duration": duration,
+        "events": events,
+        "brightness": rng.randint(70, 180),
+        "gradient": rng.uniform(-30, 30),
+        "noise": rng.randrange(2**32),
+    }
+
+
+def frames(told: dict[str, Any]) -> Iterator[np.ndarray]:
+    """The pictures of a story, `FRAME_RATE` per second, uint8 (SIDE, SIDE, 3)."""
+    background = told["brightness"] + told["gradient"] * np.linspace(-1, 1, SIDE)[None, :, None]
+    background = background + np.random.default_rng(told["noise"]).normal(0, 4, (SIDE, SIDE, 1))
+    still = np.repeat(background.clip(0, 255).astype(np.uint8), 3, axis=2)
+    for index in range(told["duration"] * FRAME_RATE):
+        time = index / FRAME_RATE
+        picture = Image.fromarray(still)
+        draw = ImageDraw.Draw(picture)
+        for event in told["events"]:
+            if event["start"] <= time < event["end"]:
+                radius = event["radius"]
+                x, y = (
+                    _bounced(position + speed * (time - event["start"]), radius, SIDE - radius)
+                    for position, speed in zip(event["center"], event["velocity"], strict=True)
+                )
+                draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=COLORS[event["color"]])
+        yield np.asarray(picture)
+
+
+def _bounced(position: float, low: float, high: float) -> float:
+    """A point that moves on a line and turns back at `low` and `high`."""
+    offset = (position - low) % (2 * (high - low))
+    return low + min(offset, 2 * (high - low) - offset)
+
+
+def _write(job: tuple[str, dict[str, Any]]) -> None:
+    path, told = job
+    partial = f"{path}.partial"
+    with av.open(partial, "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=FRAME_RATE, options={"crf": "24", "preset": "ultrafast"})
+        stream.width = stream.height = SIDE
+        stream.pix_fmt = "yuv420p"
+        stream.codec_context.thread_count = 1
+        for picture in frames(told):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())
+    os.replace(partial, path)

@@ -1,0 +1,48 @@
+"""What a stage leaves for the world: a LoRA adapter for PEFT, and a merged model directory for transformers.
+
+Both hold the processor and the chat template. The merged directory holds plain Qwen2.5-VL weights: no wrapper prefixes
+in its keys, and nothing of this library is needed to load it.
+"""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from peft import PeftModel
+from transformers import PreTrainedModel, ProcessorMixin
+
+ADAPTER, MERGED = "adapter", "merged"
+
+
+def export(
+    model: PreTrainedModel | PeftModel, processor: ProcessorMixin, folder: str | os.PathLike[str], kinds: Sequence[str]
+) -> dict[str, Path]:
+    """Write `adapter/` and/or `merged/` below `folder`.
+
+    The merge happens in place: export the adapter and use the adapted model before.
+
+    Args:
+        model: the trained model, unwrapped from accelerate.
+        processor: saved beside the weights.
+        folder: the stage's folder.
+        kinds: `adapter`, `merged` or both.
+
+    Returns:
+        The folders written, by kind.
+
+    Raises:
+        ValueError: an adapter is asked for, but the stage trained none.
+    """
+    written = {}
+    if ADAPTER in kinds:
+        if not isinstance(model, PeftModel):
+            raise ValueError("export: adapter was asked for, but the stage trained no LoRA adapter; allowed: merged")
+        written[ADAPTER] = Path(folder) / ADAPTER
+        model.save_pretrained(written[ADAPTER])
+        processor.save_pretrained(written[ADAPTER])
+    if MERGED in kinds:
+        merged = model.merge_and_unload() if isinstance(model, PeftModel) else model
+        written[MERGED] = Path(folder) / MERGED
+        merged.save_pretrained(written[MERGED])
+        processor.save_pretrained(written[MERGED])
+    return written

@@ -1,0 +1,233 @@
+"""Clip + prompt -> what the model is fed, built once per prompt and the same for every pass.
+
+`Encoder` turns a row into `Inputs` (no padding, no batch); `batch` stacks rows, each with one completion behind its
+prompt, into the keyword arguments of one model call.
+"""
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import ProcessorMixin
+
+from rlvtg.model.family import Family
+from rlvtg.model.positions import prompt_positions
+from rlvtg.recipe import Video
+from rlvtg.video.cache import ClipCache
+from rlvtg.video.decode import Clip
+
+
+@dataclass(frozen=True)
+class VideoInputs:
+    """One clip as the vision tower takes it: one video, or in `time: text` one video for each temporal patch.
+
+    Attributes:
+        pixel_values: (patches, channels * temporal_patch_size * patch_size**2) float32.
+        grids: (V, 3) the grid (t, h, w) of each video, in patches.
+        seconds_per_grid: V seconds between grid steps.
+        starts: V seconds at which each video's first frame is shown.
+    """
+
+    pixel_values: torch.Tensor
+    grids: torch.Tensor
+    seconds_per_grid: tuple[float, ...]
+    starts: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """One prompt, without padding.
+
+    Attributes:
+        input_ids: (P,) token ids, video pads expanded.
+        position_ids: (3, P) time, height and width positions.
+        next_position: the position of the first completion token on all three axes.
+        video: the pixels, shared between the prompts of one clip.
+    """
+
+    input_ids: torch.Tensor
+    position_ids: torch.Tensor
+    next_position: int
+    video: VideoInputs
+
+
+def seconds_per_grid(clip: Clip, family: Family) -> float:
+    """Seconds that one temporal patch spans, from the times at which the sampled frames are really shown."""
+    return family.temporal_patch_size / clip.fps
+
+
+def video_inputs(clip: Clip, processor: ProcessorMixin, family: Family, *, time: str) -> VideoInputs:
+    """Patches of a clip from the model's own video processor; the frames already have their final size."""
+    step = family.temporal_patch_size
+    frames = torch.from_numpy(clip.frames).permute(0, 3, 1, 2)
+    if len(frames) % step:
+        raise ValueError(f"a clip has {len(frames)} frames, which is not a multiple of the temporal patch size {step}")
+    videos = list(frames.split(step)) if time == "text" else [frames]
+    pixels = processor.video_processor(
+        videos=videos, do_resize=False, do_sample_frames=False, input_data_format="channels_first", return_tensors="pt"
+    )
+    seconds = seconds_per_grid(clip, family)
+    starts = clip.timestamps[::step].tolist() if time == "text" else [float(clip.timestamps[0])]
+    return VideoInputs(
+        pixel_values=pixels["pixel_values_videos"],
+        grids=pixels["video_grid_thw"],
+        seconds_per_grid=(seconds,) * len(videos),
+        starts=tuple(starts),
+    )
+
+
+def with_stamps(messages: Sequence[Mapping[str, Any]], stamps: Sequence[str]) -> list[dict[str, Any]]:
+    """Messages in which the one video has become a video per stamp, each behind its stamp as text.
+
+    Source: interleaved textual timestamps, TimeLens (arXiv 2512.14698, section 4).
+    """
+    stamped = []
+    for message in messages:
+        content = message["content"]
+        if isinstance(content, list):
+            parts: list[dict[str, Any]] = []
+            for part in content:
+                if part["type"] == "video":
+                    for stamp in stamps:
+                        parts += [{"type": "text", "text": stamp}, {"type": "video"}]
+                else:
+                    parts.append(part)
+            content = parts
+        stamped.append({**message, "content": content})
+    return stamped
+
+
+def prompt_inputs(
+    messages: Sequence[Mapping[str, Any]],
+    video: VideoInputs,
+    processor: ProcessorMixin,
+    family: Family,
+    *,
+    time: str,
+    time_format: str,
+) -> Inputs:
+    """Token ids and positions of a conversation about one clip, up to where the completion starts.
+
+    Args:
+        messages: conversation with one `{"type": "video"}` part.
+        video: that part's pixels.
+        time: `positions` (seconds are M-RoPE positions) or `text` (a stamp before each temporal patch).
+        time_format: format of a stamp, its value in seconds.
+
+    Raises:
+        ValueError: the chat template rendered another number of videos than there are.
+    """
+    if time == "text":
+        messages = with_stamps(messages, [time_format.format(start) for start in video.starts])
+    text = processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    ids = processor.tokenizer(text, add_special_tokens=False)["input_ids"]
+    merged = (video.grids.prod(dim=1) // family.merge_size**2).tolist()
+    pads = ids.count(family.video_token_id)
+    if pads != len(merged):
+        raise ValueError(f"the chat template rendered {pads} videos where the prompt has {len(merged)}")
+    counts = iter(merged)
+    expanded: list[int] = []
+    for token in ids:
+        expanded += [token] * next(counts) if token == family.video_token_id else [token]
+    input_ids = torch.tensor(expanded)
+    position_ids, next_position = prompt_positions(input_ids, video.grids, video.seconds_per_grid, family)
+    return Inputs(input_ids, position_ids, next_position, video)
+
+
+class Encoder:
+    """Rows -> inputs, with the clips and patches of recent videos kept under a byte budget.
+
+    One encoder serves rollout, training and evaluation of a run, so that all of them see the same pixels, stamps and
+    positions.
+
+    Args:
+        processor: the model's processor.
+        family: the model's family.
+        settings: the recipe's `video` section.
+        max_bytes: budget of the patches kept in memory, and again of the decoded clips.
+    """
+
+    def __init__(
+        self, processor: ProcessorMixin, family: Family, settings: Video, *, max_bytes: int = 2 * 2**30
+    ) -> None:
+        self.processor, self.family, self.settings = processor, family, settings
+        self.clips = ClipCache(settings, max_bytes=max_bytes, factor=family.pixel_unit)
+        self._max_bytes, self._bytes = max_bytes, 0
+        self._videos: OrderedDict[tuple[Any, ...], VideoInputs] = OrderedDict()
+
+    def clip(self, row: Mapping[str, Any]) -> Clip:
+        """The sampled frames of a row's video."""
+        return self.clips.get(row["video"], row.get("video_start"), row.get("video_end"))
+
+    def __call__(self, row: Mapping[str, Any]) -> Inputs:
+        """The inputs of a row's prompt. Columns: `prompt`, `video`, optional `video_start` and `video_end` (seconds)."""
+        time, time_format = self.settings.time, self.settings.time_format
+        return prompt_inputs(
+            row["prompt"], self._video(row), self.processor, self.family, time=time, time_format=time_format
+        )
+
+    def _video(self, row: Mapping[str, Any]) -> VideoInputs:
+        key = (row["video"], row.get("video_start"), row.get("video_end"))
+        if key not in self._videos:
+            video = video_inputs(self.clip(row), self.processor, self.family, time=self.settings.time)
+            self._videos[key] = video
+            self._bytes += video.pixel_values.nbytes
+            while self._bytes > self._max_bytes and len(self._videos) > 1:
+                _, dropped = self._videos.popitem(last=False)
+                self._bytes -= dropped.pixel_values.nbytes
+        self._videos.move_to_end(key)
+        return self._videos[key]
+
+
+def batch(
+    rows: Sequence[Inputs],
+    completions: torch.Tensor,
+    completion_mask: torch.Tensor,
+    *,
+    pad_token_id: int,
+    prompt_length: int | None = None,
+) -> dict[str, Any]:
+    """Keyword arguments of one model call over `[prompt, completion]` rows, prompts padded left, completions right.
+
+    Rows that hold the same `Inputs` object share its pixels: these are given once, and `video_rows` says which rows
+    they belong to (see `rlvtg.model.vision`).
+
+    Args:
+        rows: B prompts.
+        completions: (B, C) token ids; C may be 0.
+        completion_mask: (B, C) ones where a completion has tokens.
+        pad_token_id: fills the padding.
+        prompt_length: width of the prompt part; default the longest prompt.
+
+    Returns:
+        `input_ids` and `attention_mask` (B, P + C), `position_ids` (3, B, P + C), `pixel_values_videos`,
+        `video_grid_thw` and `video_rows` (a list of B lists of indices into the videos).
+    """
+    width = max(len(row.input_ids) for row in rows) if prompt_length is None else prompt_length
+    size, length = completions.shape
+    input_ids = torch.full((size, width), pad_token_id)
+    attention_mask = torch.zeros((size, width), dtype=torch.long)
+    position_ids = torch.zeros((3, size, width + length), dtype=torch.long)
+    videos: dict[int, tuple[VideoInputs, list[int]]] = {}
+    count = 0
+    for index, row in enumerate(rows):
+        start = width - len(row.input_ids)
+        input_ids[index, start:] = row.input_ids
+        attention_mask[index, start:] = 1
+        position_ids[:, index, start:width] = row.position_ids
+        position_ids[:, index, width:] = row.next_position + torch.arange(length)
+        if id(row.video) not in videos:
+            videos[id(row.video)] = (row.video, list(range(count, count + len(row.video.grids))))
+            count += len(row.video.grids)
+    unique = [video for video, _ in videos.values()]
+    device = completions.device
+    return {
+        "input_ids": torch.cat([input_ids.to(device), completions], dim=1),
+        "attention_mask": torch.cat([attention_mask.to(device), completion_mask.to(attention_mask)], dim=1).to(device),
+        "position_ids": position_ids.to(device),
+        "pixel_values_videos": torch.cat([video.pixel_values for video in unique]).to(device),
+        "video_grid_thw": torch.cat([video.grids for video in unique]).to(device),
+        "video_rows": [videos[id(row.video)][1] for row in rows],
+    }

@@ -1,0 +1,53 @@
+"""Load a model and its processor so that every pass of the library is right with them."""
+
+import os
+from collections.abc import Sequence
+
+import torch
+from transformers import AutoProcessor, PreTrainedModel, ProcessorMixin, Qwen2_5_VLForConditionalGeneration
+
+from rlvtg.model.family import family
+from rlvtg.model.pads import forbid_vision_tokens
+from rlvtg.model.vision import share_vision
+
+
+def load_processor(path: str | os.PathLike[str]) -> ProcessorMixin:
+    """The processor saved at `path` (a folder or a hub id), padding on the left."""
+    return AutoProcessor.from_pretrained(path, padding_side="left")
+
+
+def load_model(
+    path: str | os.PathLike[str], *, dtype: torch.dtype = torch.float32, attn_implementation: str = "sdpa"
+) -> PreTrainedModel:
+    """The model saved at `path` (a folder or a hub id), prepared for this library.
+
+    Raises:
+        ValueError: a model family that the library does not know.
+    """
+    model = Qwen2_5_VLForConditionalGeneration.from_pretrained(
+        path, dtype=dtype, attn_implementation=attn_implementation
+    )
+    prepare(model)
+    return model
+
+
+def prepare(model: PreTrainedModel) -> None:
+    """Share vision features between rows and forbid vision tokens; safe to repeat. See `vision.py` and `pads.py`."""
+    family(model.config)
+    share_vision(model)
+    forbid_vision_tokens(model)
+
+
+def freeze(model: PreTrainedModel, prefixes: Sequence[str]) -> None:
+    """Stop gradients to the named parts, e.g. `visual`, `visual.blocks`, `language_model.embed_tokens`.
+
+    Raises:
+        ValueError: the model has no such part.
+    """
+    for prefix in prefixes:
+        try:
+            part = model.base_model.get_submodule(prefix)
+        except AttributeError as error:
+            parts = [f"{name}.{child}" for name, module in model.base_model.named_children() for child, _ in module.named_children()]
+            raise ValueError(f"freeze: the model has no part {prefix!r}; parts are {', '.join(parts)}") from error
+        part.requires_grad_(False)

@@ -1,0 +1,218 @@
+"""GRPO with video prompts, on TRL's `GRPOTrainer`. The only file that touches its internals.
+
+TRL 1.16 knows no video: a video written into a prompt reaches its rollout and not its loss. Here a row holds the path of
+its video; the encoder turns it into the same inputs for rollout and for old, reference and policy log-probabilities. The
+parent's methods are wrapped, never rewritten.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from datasets import Dataset
+from transformers import PreTrainedModel
+from trl import GRPOConfig, GRPOTrainer
+from trl.models.utils import unwrap_model_for_generation
+
+from rlvtg.model.inputs import Encoder, Inputs, batch
+from rlvtg.model.load import prepare
+from rlvtg.recipe import GrpoStage, Recipe
+from rlvtg.reward import Reward
+from rlvtg.rollout.hf import rollout
+from rlvtg.text.grammar import grammar
+from rlvtg.training.setup import lora_config, training_arguments
+
+
+class VideoGRPOTrainer(GRPOTrainer):
+    """`GRPOTrainer` for rows with a `video` column.
+
+    Args:
+        encoder: turns a row into the inputs of its prompt.
+        grammar_name: how spans are read from completions for the log.
+        model, reward_funcs, args, train_dataset, kwargs: as for `GRPOTrainer`. `args.per_device_train_batch_size` is a
+            multiple of `args.num_generations`: a group is kept whole.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        reward_funcs: list[Any],
+        args: GRPOConfig,
+        train_dataset: Dataset,
+        *,
+        encoder: Encoder,
+        grammar_name: str,
+        **kwargs: Any,
+    ) -> None:
+        if args.per_device_train_batch_size % args.num_generations:
+            raise ValueError(
+                f"per_device_train_batch_size is {args.per_device_train_batch_size}, which num_generations "
+                f"{args.num_generations} does not divide: groups are kept whole on a device"
+            )
+        self.encoder = encoder
+        self._grammar = grammar(grammar_name)
+        self._rows: Sequence[Mapping[str, Any]] = []  # rows of the generation batch that is being made
+        self._prompts: list[Inputs] = []  # inputs of the rows in the pass that is running
+        super().__init__(
+            model,
+            reward_funcs,
+            args,
+            train_dataset,
+            processing_class=encoder.processor,
+            rollout_func=self._rollout,
+            **kwargs,
+        )
+        if self.ref_model is not None:
+            prepare(self.accelerator.unwrap_model(self.ref_model))
+
+    def _rollout(self, prompts: list[Any], trainer: GRPOTrainer) -> dict[str, Any]:
+        """TRL's rollout hook: each prompt comes G times in a row; it is encoded, prefilled and then sampled G times."""
+        group = self.num_generations if self.model.training else self.num_generations_eval
+        self._prompts = [prompt for row in self._rows[::group] for prompt in [self.encoder(row)] * group]
+        micro = max(1, self.args.per_device_train_batch_size // group)  # prompts that fit the device together
+        unique = self._prompts[::group]
+        completion_ids: list[list[int]] = []
+        with unwrap_model_for_generation(
+            self.model_wrapped,
+            self.accelerator,
+            gather_deepspeed3_params=self.args.ds3_gather_for_generation,
+            gradient_checkpointing_kwargs=self.args.gradient_checkpointing_kwargs,
+        ) as model:
+            for start in range(0, len(unique), micro):
+                completion_ids += rollout(
+                    model, unique[start : start + micro], self.generation_config, num_generations=group
+                )
+        return {
+            "prompt_ids": [prompt.input_ids.tolist() for prompt in self._prompts],
+            "completion_ids": completion_ids,
+            "logprobs": None,
+        }
+
+    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        self._rows = inputs
+        output = super()._generate_and_score_completions(inputs)
+        # a list with one entry per row goes through TRL's shuffling and splitting unharmed; a flat pixel tensor would not
+        output["prompts"] = self._prompts
+        return output
+
+    def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any) -> torch.Tensor:
+        spans = [self._grammar.parse(completion[0]["content"]) for completion in completions]
+        self._log_completion_extra("id", [row["id"] for row in inputs])
+        self._log_completion_extra("spans", [row["spans"] for row in inputs])
+        self._log_completion_extra("predicted", [[list(span) for span in found] for found in spans])
+        self._log_metric("completions/unparsed", sum(not found for found in spans) / len(spans))
+        return super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+
+    def _prepare_inputs(self, generation_batch: Any) -> dict[str, Any]:
+        before = self._buffered_inputs
+        inputs = super()._prepare_inputs(generation_batch)
+        if self.model.training and self._buffered_inputs is not before:
+            self._buffered_inputs = whole_groups(self._buffered_inputs)
+            inputs = self._buffered_inputs[self._step % self.args.steps_per_generation]
+        return inputs
+
+    def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
+        self._prompts = inputs["prompts"]
+        return super()._compute_loss(model, inputs)
+
+    def _get_per_token_logps_and_entropies(
+        self, model: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor, logits_to_keep: int, *args: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+        """The parent's log-probabilities, of a model that is also given the videos and positions of its rows."""
+        done = 0
+
+        def with_video(**call: Any) -> Any:
+            nonlocal done
+            ids = call["input_ids"]
+            rows = self._prompts[done : done + len(ids)]
+            done += len(ids)
+            ours = batch(
+                rows,
+                ids[:, -logits_to_keep:],
+                call["attention_mask"][:, -logits_to_keep:],
+                pad_token_id=self.processing_class.tokenizer.pad_token_id,
+                prompt_length=ids.shape[1] - logits_to_keep,
+            )
+            if not torch.equal(ours["input_ids"], ids):
+                raise RuntimeError("the prompts of a log-probability pass are not those of the rollout")
+            return model(**(call | ours))
+
+        return super()._get_per_token_logps_and_entropies(
+            with_video, input_ids, attention_mask, logits_to_keep, *args, **kwargs
+        )
+
+
+def whole_groups(micro_batches: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows of TRL's shuffled micro-batches, dealt out again so that each micro-batch holds whole groups.
+
+    Groups follow each other in the order in which the shuffle brought their first rows. Values are tensors or lists with
+    one entry per row, or scalars for the whole batch.
+    """
+    owners = [prompt for micro_batch in micro_batches for prompt in micro_batch["prompts"]]
+    first_seen: dict[int, int] = {}
+    for owner in owners:
+        first_seen.setdefault(id(owner), len(first_seen))
+    order = sorted(range(len(owners)), key=lambda index: first_seen[id(owners[index])])
+    size = len(owners) // len(micro_batches)
+    dealt = [order[start : start + size] for start in range(0, len(order), size)]
+    return [{key: _pick([micro[key] for micro in micro_batches], rows) for key in micro_batches[0]} for rows in dealt]
+
+
+def _pick(pieces: list[Any], rows: list[int]) -> Any:
+    """Rows of a value that is spread over micro-batches; scalars and None are the same in all of them."""
+    if pieces[0] is None or (isinstance(pieces[0], torch.Tensor) and pieces[0].ndim == 0):
+        return pieces[0]
+    if isinstance(pieces[0], torch.Tensor):
+        return torch.cat(pieces)[rows]
+    whole = [entry for piece in pieces for entry in piece]
+    return [whole[row] for row in rows]
+
+
+def grpo_trainer(
+    recipe: Recipe,
+    stage: GrpoStage,
+    rows: Sequence[Mapping[str, Any]],
+    rewards: list[Reward],
+    model: PreTrainedModel,
+    encoder: Encoder,
+    folder: str,
+) -> VideoGRPOTrainer:
+    """The trainer of one GRPO stage; nothing is trained yet.
+
+    Args:
+        recipe: machine facts, grammar and seed.
+        stage: the stage, which states its whole objective.
+        rows: dataset rows; their columns are what the rewards were bound to.
+        rewards: bound rewards.
+        model: a model from `load_model`, already frozen where the stage says so.
+        encoder: the run's encoder.
+        folder: where checkpoints, logs and completions go.
+    """
+    arguments = GRPOConfig(
+        **training_arguments(recipe, stage, folder),
+        num_generations=stage.num_generations,
+        beta=stage.beta,
+        loss_type=stage.loss_type,
+        scale_rewards=stage.scale_rewards,
+        epsilon=stage.epsilon,
+        epsilon_high=stage.epsilon_high,
+        num_iterations=stage.num_iterations,
+        temperature=stage.temperature,
+        top_p=stage.top_p,
+        top_k=stage.top_k or 0,
+        max_completion_length=stage.max_completion_length,
+        steps_per_generation=stage.steps_per_generation,
+        mask_truncated_completions=stage.mask_truncated_completions,
+        importance_sampling_level=stage.importance_sampling_level,
+        reward_weights=[reward.weight for reward in rewards],
+        log_completions=True,
+    )
+    return VideoGRPOTrainer(
+        model,
+        list(rewards),
+        arguments,
+        Dataset.from_list([dict(row) for row in rows]),
+        encoder=encoder,
+        grammar_name=recipe.grammar,
+        peft_config=lora_config(stage),
+    )

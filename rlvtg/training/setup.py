@@ -1,0 +1,60 @@
+"""What both kinds of stage ask of Hugging Face: training arguments and the LoRA configuration."""
+
+import os
+import re
+from typing import Any
+
+from peft import LoraConfig
+
+from rlvtg.recipe import GrpoStage, Recipe, SftStage
+
+# Stage fields that are training arguments under the same name, in SFT and GRPO alike.
+SHARED_ARGUMENTS = (
+    "learning_rate",
+    "lr_scheduler_type",
+    "warmup_steps",
+    "weight_decay",
+    "adam_beta1",
+    "adam_beta2",
+    "max_grad_norm",
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "num_train_epochs",
+    "max_steps",
+    "gradient_checkpointing",
+)
+
+
+def training_arguments(recipe: Recipe, stage: SftStage | GrpoStage, folder: str | os.PathLike[str]) -> dict[str, Any]:
+    """Keyword arguments for `SFTConfig` and `GRPOConfig`."""
+    arguments = {name: getattr(stage, name) for name in SHARED_ARGUMENTS}
+    return arguments | {
+        "output_dir": str(folder),
+        "gradient_checkpointing_kwargs": dict(stage.gradient_checkpointing_kwargs),
+        "seed": recipe.seed,
+        "bf16": recipe.bf16,
+        "use_cpu": recipe.use_cpu,
+        "report_to": list(recipe.report_to),
+        "run_name": f"{recipe.name}/{os.path.basename(folder)}",
+        "logging_steps": recipe.logging_steps,
+        "save_steps": recipe.save_steps,
+        "save_total_limit": recipe.save_total_limit,
+        "remove_unused_columns": False,
+        "dataloader_pin_memory": not recipe.use_cpu,
+    }
+
+
+def lora_config(stage: SftStage | GrpoStage) -> LoraConfig | None:
+    """PEFT's configuration of a stage's `lora` section, or None for full fine-tuning. Frozen parts get no adapter."""
+    if stage.lora is None:
+        return None
+    targets = stage.lora.target_modules
+    frozen = "|".join(re.escape(prefix) for prefix in stage.freeze)
+    return LoraConfig(
+        r=stage.lora.r,
+        lora_alpha=stage.lora.lora_alpha,
+        lora_dropout=stage.lora.lora_dropout,
+        target_modules=targets if isinstance(targets, str) else list(targets),
+        exclude_modules=rf".*\b({frozen})(\..*)?" if frozen else None,
+        task_type="CAUSAL_LM",
+    )
