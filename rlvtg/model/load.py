@@ -4,11 +4,23 @@ import os
 from collections.abc import Sequence
 
 import torch
-from transformers import AutoProcessor, PreTrainedModel, ProcessorMixin, Qwen2_5_VLForConditionalGeneration
+from transformers import (
+    AutoConfig,
+    AutoProcessor,
+    PreTrainedConfig,
+    PreTrainedModel,
+    ProcessorMixin,
+    Qwen2_5_VLForConditionalGeneration,
+)
 
 from rlvtg.model.family import family
 from rlvtg.model.pads import forbid_vision_tokens
 from rlvtg.model.vision import share_vision
+
+
+def load_config(path: str | os.PathLike[str]) -> PreTrainedConfig:
+    """The configuration saved at `path` (a folder or a hub id)."""
+    return AutoConfig.from_pretrained(path)
 
 
 def load_processor(path: str | os.PathLike[str]) -> ProcessorMixin:

@@ -20,7 +20,7 @@ from rlvtg.recipe import GrpoStage, Recipe
 from rlvtg.reward import Reward
 from rlvtg.rollout.hf import rollout
 from rlvtg.text.grammar import grammar
-from rlvtg.training.setup import lora_config, training_arguments
+from rlvtg.training.setup import lora_config, trainable_model, training_arguments
 
 
 class VideoGRPOTrainer(GRPOTrainer):
@@ -173,7 +173,7 @@ def grpo_trainer(
     stage: GrpoStage,
     rows: Sequence[Mapping[str, Any]],
     rewards: list[Reward],
-    model: PreTrainedModel,
+    path: str,
     encoder: Encoder,
     folder: str,
 ) -> VideoGRPOTrainer:
@@ -184,7 +184,7 @@ def grpo_trainer(
         stage: the stage, which states its whole objective.
         rows: dataset rows; their columns are what the rewards were bound to.
         rewards: bound rewards.
-        model: a model from `load_model`, already frozen where the stage says so.
+        path: the model to start from, a folder or a hub id; with `beta` above 0 it is the reference too.
         encoder: the run's encoder.
         folder: where checkpoints, logs and completions go.
     """
@@ -208,7 +208,7 @@ def grpo_trainer(
         log_completions=True,
     )
     return VideoGRPOTrainer(
-        model,
+        trainable_model(recipe, stage, path),
         list(rewards),
         arguments,
         Dataset.from_list([dict(row) for row in rows]),

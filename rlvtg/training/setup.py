@@ -4,8 +4,11 @@ import os
 import re
 from typing import Any
 
+import torch
 from peft import LoraConfig
+from transformers import PreTrainedModel
 
+from rlvtg.model.load import freeze, load_model
 from rlvtg.recipe import GrpoStage, Recipe, SftStage
 
 # Stage fields that are training arguments under the same name, in SFT and GRPO alike.
@@ -58,3 +61,15 @@ def lora_config(stage: SftStage | GrpoStage) -> LoraConfig | None:
         exclude_modules=rf".*\b({frozen})(\..*)?" if frozen else None,
         task_type="CAUSAL_LM",
     )
+
+
+def trainable_model(recipe: Recipe, stage: SftStage | GrpoStage, path: str) -> PreTrainedModel:
+    """The model at `path` with the stage's parts frozen. Make the training arguments first: ZeRO-3 shards on loading.
+
+    Weights that are trained stay in float32 (`bf16` then means autocast, or DeepSpeed's own master copy): at the usual
+    learning rates an update of a bfloat16 weight rounds to nothing. Under LoRA the base weights are not trained.
+    """
+    dtype = torch.bfloat16 if recipe.bf16 and stage.lora is not None else torch.float32
+    model = load_model(path, dtype=dtype, attn_implementation=recipe.attn_implementation)
+    freeze(model, stage.freeze)
+    return model

@@ -1,0 +1,282 @@
+"""A recipe's run: data, then the stages in order with an evaluation after each, then pictures and a table.
+
+Everything lands in one folder:
+
+    recipe.yaml             the resolved recipe
+    bad_rows.<data>.jsonl   rows that were left out, with reasons
+    <stage>/                checkpoints, logs, log_history.json, adapter/ and/or merged/, completions/ (GRPO)
+    evaluation/<label>/     predictions.jsonl and metrics.json; labels are `before` and the stages' names
+    metrics.json            the evaluations side by side
+    pictures/               learning curves, filmstrips
+"""
+
+import json
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list, gather_object
+from transformers import PreTrainedModel, Trainer
+from transformers.trainer_utils import get_last_checkpoint
+from trl.models.utils import unwrap_model_for_generation
+
+from rlvtg import recipe as recipes
+from rlvtg.data import tiny as tiny_data
+from rlvtg.data.check import check
+from rlvtg.data.read import read
+from rlvtg.data.row import conversations, rows
+from rlvtg.evaluation.metrics import Prediction, best_constant, constant_predictions, query_iou, score
+from rlvtg.evaluation.predict import predict
+from rlvtg.evaluation.report import (
+    filmstrip,
+    learning_curves,
+    read_predictions,
+    table,
+    write_metrics,
+    write_predictions,
+)
+from rlvtg.export import ADAPTER, MERGED, export
+from rlvtg.model import tiny as tiny_model
+from rlvtg.model.family import family
+from rlvtg.model.inputs import Encoder
+from rlvtg.model.load import load_config, load_model, load_processor
+from rlvtg.recipe import GrpoStage, Recipe, SftStage
+from rlvtg.reward import Reward, bind
+from rlvtg.training.grpo import grpo_trainer
+from rlvtg.training.progress import Progress
+from rlvtg.training.sft import sft_trainer
+
+BEFORE = "before"
+Rows = list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a recipe needs before a model loads: the rows of every data set in use, and the rewards of every stage."""
+
+    folder: Path
+    stage_rows: dict[str, Rows]
+    stage_rewards: dict[str, list[Reward]]
+    test_rows: Rows
+
+
+def run(recipe: Recipe) -> int:
+    """Run every stage of `recipe` that the run folder does not hold yet; returns the exit status 0."""
+    started = time.monotonic()
+    state = PartialState(cpu=recipe.use_cpu)
+    prepared = prepare(recipe, state)
+    folder = prepared.folder
+    processor = load_processor(recipe.model)
+    encoder = Encoder(processor, family(load_config(recipe.model)), recipe.video)
+    if recipe.evaluation.before and not _done(folder / "evaluation" / BEFORE):
+        model = load_model(recipe.model, attn_implementation=recipe.attn_implementation).to(state.device)
+        evaluate(recipe, model, encoder, prepared.test_rows, folder / "evaluation" / BEFORE, state)
+        del model
+    path = recipe.model
+    for name, stage in recipe.stages.items():
+        place = folder / name
+        if not _done(place):
+            trainer = _trainer(recipe, name, stage, prepared, path, encoder)
+            _train(trainer, recipe, place)
+            _finish(trainer, recipe, name, prepared, encoder, state)
+            del trainer
+        path = str(place / MERGED)
+    if state.is_main_process:
+        finish(recipe, prepared, encoder, seconds=time.monotonic() - started)
+    state.wait_for_everyone()
+    return 0
+
+
+def prepare(recipe: Recipe, state: PartialState) -> Prepared:
+    """Make the demo's data if asked, read and check every data set, bind every reward, and open the run folder.
+
+    Raises:
+        DataError, RewardError, RecipeError: whatever is wrong with them, before a model is loaded.
+    """
+    if recipe.tiny is not None and state.is_main_process:
+        sizes = {split: getattr(recipe.tiny, split) for split in tiny_data.SPLITS}
+        tiny_data.make(recipe.tiny.folder, sizes, seed=recipe.tiny.seed)
+        tiny_model.make(recipe.model, seed=recipe.tiny.seed)
+    state.wait_for_everyone()
+    folder = _open_folder(recipe, state)
+    samples = {}
+    for name in {stage.data for stage in recipe.stages.values()} | {recipe.evaluation.data}:
+        bad_rows = folder / f"bad_rows.{name}.jsonl" if state.is_main_process else None
+        samples[name] = check(read(recipe.data[name]), max_bad_fraction=recipe.max_bad_fraction, bad_rows_path=bad_rows)
+    stage_rows, stage_rewards = {}, {}
+    for name, stage in recipe.stages.items():
+        target = stage.completion if isinstance(stage, SftStage) else None
+        found = rows(samples[stage.data], recipe.prompt, recipe.system, target)
+        if isinstance(stage, GrpoStage):
+            stage_rewards[name] = bind(stage.rewards, found[0].keys(), grammar=recipe.grammar)
+        elif stage.turns == "video":
+            found = conversations(found, seed=recipe.seed)
+        stage_rows[name] = found
+    test_rows = rows(samples[recipe.evaluation.data], recipe.prompt, recipe.system)
+    return Prepared(folder, stage_rows, stage_rewards, test_rows)
+
+
+def _open_folder(recipe: Recipe, state: PartialState) -> Path:
+    """The run folder: `output_dir`, or with a number behind it when that one is taken and the run is not resumed."""
+    chosen: list[str | None] = [None]
+    if state.is_main_process:
+        wanted = Path(recipe.output_dir)
+        folder, number = wanted, 1
+        while not recipe.resume and (folder / "recipe.yaml").exists():
+            number += 1
+            folder = wanted.with_name(f"{wanted.name}-{number}")
+        folder.mkdir(parents=True, exist_ok=True)
+        text = recipes.dump(recipe)
+        written = folder / "recipe.yaml"
+        if written.exists():
+            _require_same_recipe(written, recipe)
+        else:
+            written.write_text(text, encoding="utf-8")
+        chosen = [str(folder)]
+    broadcast_object_list(chosen)
+    return Path(str(chosen[0]))
+
+
+def _require_same_recipe(written: Path, recipe: Recipe) -> None:
+    """A run is resumed with the recipe that it was started with."""
+    before = recipes.load([f"recipe={written}", "resume=true"])
+    changed = [key for key, value in vars(recipe).items() if value != getattr(before, key)]
+    if changed:
+        raise recipes.RecipeError(
+            f"{written} was written with another {', '.join(changed)}; resume with that recipe (recipe={written} "
+            "resume=true), or start a new run without resume"
+        )
+
+
+def _trainer(
+    recipe: Recipe, name: str, stage: SftStage | GrpoStage, prepared: Prepared, path: str, encoder: Encoder
+) -> Trainer:
+    """The trainer of one stage, for the model at `path`."""
+    place = str(prepared.folder / name)
+    if isinstance(stage, SftStage):
+        trainer = sft_trainer(recipe, stage, prepared.stage_rows[name], path, encoder, place)
+    else:
+        trainer = grpo_trainer(
+            recipe, stage, prepared.stage_rows[name], prepared.stage_rewards[name], path, encoder, place
+        )
+    Progress.install(trainer, title=name)
+    return trainer
+
+
+def _train(trainer: Trainer, recipe: Recipe, place: Path) -> None:
+    """Train, from the stage's last checkpoint when the run is resumed."""
+    started = time.process_time()
+    trainer.train(resume_from_checkpoint=get_last_checkpoint(str(place)) if recipe.resume and place.is_dir() else None)
+    if trainer.accelerator.is_main_process:
+        history = {"cpu_seconds": time.process_time() - started, "log": trainer.state.log_history}
+        (place / "log_history.json").write_text(json.dumps(history), encoding="utf-8")
+
+
+def _finish(
+    trainer: Trainer, recipe: Recipe, name: str, prepared: Prepared, encoder: Encoder, state: PartialState
+) -> None:
+    """Evaluate and export what a stage has trained, then mark the stage as done."""
+    stage, place = recipe.stages[name], prepared.folder / name
+    with unwrap_model_for_generation(trainer.model_wrapped, trainer.accelerator) as model:
+        evaluate(recipe, model, encoder, prepared.test_rows, prepared.folder / "evaluation" / name, state)
+        if state.is_main_process:
+            kinds = stage.export or (["adapter"] if stage.lora else [MERGED])
+            is_last = name == list(recipe.stages)[-1]
+            # the next stage starts from plain weights, and takes these for its reference
+            export(model, encoder.processor, place, kinds if is_last else sorted({*kinds, MERGED}))
+            (place / "done.json").write_text("{}\n", encoding="utf-8")
+    state.wait_for_everyone()
+
+
+def _done(place: Path) -> bool:
+    return (place / "done.json").exists() or (place / "metrics.json").exists()
+
+
+def evaluate(
+    recipe: Recipe,
+    model: PreTrainedModel,
+    encoder: Encoder,
+    test_rows: Sequence[Mapping[str, Any]],
+    place: Path,
+    state: PartialState,
+) -> None:
+    """Greedy predictions on the test rows, dealt out over the processes, and their metrics, written to `place`."""
+    settings = recipe.evaluation
+    mine = list(range(len(test_rows)))[state.process_index :: state.num_processes]
+    predictions = predict(
+        model,
+        encoder,
+        [test_rows[index] for index in mine],
+        grammar_name=recipe.grammar,
+        batch_size=settings.batch_size,
+        max_new_tokens=settings.max_new_tokens,
+        title=f"evaluating ({place.name})",
+    )
+    pairs = gather_object(list(zip(mine, predictions, strict=True)))
+    if not state.is_main_process:
+        return
+    ordered = [prediction for _, prediction in sorted(pairs, key=lambda pair: pair[0])]
+    place.mkdir(parents=True, exist_ok=True)
+    write_predictions(place / "predictions.jsonl", ordered)
+    write_metrics(place / "metrics.json", score(ordered, settings.thresholds))
+
+
+def finish(recipe: Recipe, prepared: Prepared, encoder: Encoder, *, seconds: float) -> None:
+    """Side-by-side metrics, pictures, and the closing words of a run."""
+    folder = prepared.folder
+    labels = ([BEFORE] if recipe.evaluation.before else []) + list(recipe.stages)
+    results = {label: json.loads((folder / "evaluation" / label / "metrics.json").read_text()) for label in labels}
+    last = read_predictions(folder / "evaluation" / labels[-1] / "predictions.jsonl")
+    trained_on = prepared.stage_rows[labels[-1]]
+    constant = best_constant([((row["spans"][0][0], row["spans"][0][1]), row["duration"]) for row in trained_on])
+    answer = f"always {constant[0]:g} to {constant[1]:g}"
+    results[answer] = score(constant_predictions(last, constant), recipe.evaluation.thresholds)
+    write_metrics(folder / "metrics.json", results)
+    pictures = _draw(recipe, folder, last, encoder, prepared.test_rows)
+    print(f"\n{table(results)}\n")
+    print(f"{answer}: the best constant answer on the annotations of stage {labels[-1]}, scored on the same queries")
+    print(f"run folder: {folder} ({seconds / 60:.1f} minutes)")
+    print(f"pictures:   {pictures[0]} and {len(pictures) - 1} filmstrips beside it")
+    print("next:")
+    print(f"  tensorboard --logdir {folder}")
+    print(f"  accelerate launch rlvtg/train.py recipe={folder / 'recipe.yaml'} output_dir=runs/mine key=value ...")
+    print(f"  python -c \"from transformers import AutoModelForImageTextToText as M; M.from_pretrained('{_exported(folder, labels[-1])}')\"")
+
+
+def _exported(folder: Path, stage: str) -> Path:
+    """What the last stage exported; a merged model first."""
+    return next(place for place in (folder / stage / MERGED, folder / stage / ADAPTER) if place.is_dir())
+
+
+def _draw(
+    recipe: Recipe, folder: Path, predictions: Sequence[Prediction], encoder: Encoder, test_rows: Rows
+) -> list[Path]:
+    """Learning curves of the stages, and filmstrips of test videos spread over the range of IoU, best to worst."""
+    pictures = folder / "pictures"
+    pictures.mkdir(exist_ok=True)
+    histories = {
+        name: json.loads((folder / name / "log_history.json").read_text())["log"] for name in recipe.stages
+    }
+    drawn = [pictures / "learning_curves.png"]
+    learning_curves(histories, drawn[0])
+    ranked = sorted(range(len(predictions)), key=lambda index: -query_iou(predictions[index]))
+    count = min(recipe.evaluation.pictures, len(ranked))
+    for number in range(count):
+        index = ranked[round(number * (len(ranked) - 1) / max(1, count - 1))]
+        prediction, clip = predictions[index], encoder.clip(test_rows[index])
+        drawn.append(pictures / f"filmstrip_{number + 1}.png")
+        filmstrip(
+            clip.frames,
+            clip.timestamps,
+            prediction["duration"],
+            prediction["spans"],
+            prediction["predicted"],
+            f"{prediction['query']} (IoU {query_iou(prediction):.2f})",
+            drawn[-1],
+        )
+    return drawn

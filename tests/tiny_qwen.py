@@ -1,0 +1,54 @@
+"""A tiny real Qwen2.5-VL with a real processor, and real mp4 files, for the tests."""
+
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import torch
+from transformers import PreTrainedModel, ProcessorMixin
+
+from rlvtg.model.load import prepare
+from rlvtg.model.tiny import tiny_model, tiny_processor
+from rlvtg.recipe import Video
+
+# The weights are scaled up: at the usual initialisation the logits are so flat that a real error looks like rounding.
+SCALE = 1.7
+
+
+def model_and_processor(scale: float = SCALE, seed: int = 0, **sizes: Any) -> tuple[PreTrainedModel, ProcessorMixin]:
+    """A prepared float32 model in eval mode, and its processor."""
+    processor = tiny_processor()
+    model = tiny_model(processor.tokenizer, seed=seed, **sizes)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(scale)
+    prepare(model)
+    return model.eval(), processor
+
+
+def write_video(path: Path, *, seconds: float = 8, rate: int = 8, width: int = 112, height: int = 84, seed: int = 0) -> str:
+    """An h264 file of slowly changing colours; returns its path."""
+    colors = np.random.default_rng(seed).integers(0, 255, (int(seconds) + 2, 2, 2, 3))
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=rate)
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        for index in range(int(seconds * rate)):
+            corners = colors[index // rate].astype(np.uint8)
+            picture = corners.repeat(height // 2, axis=0).repeat(width // 2, axis=1)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")))
+        container.mux(stream.encode())
+    return str(path)
+
+
+def video_settings(fps: float = 2.0, **changes: Any) -> Video:
+    """Small frames, positions as time, at `fps`."""
+    settings = {"fps": fps, "min_frames": 4, "max_frames": 64, "min_pixels": 784, "max_pixels": 3136, "sampling": "interval"}
+    return Video(**(settings | changes))
+
+
+def row(video: str, query: str = "a red circle appears", **columns: Any) -> dict[str, Any]:
+    """A dataset row that asks `query` about `video`."""
+    prompt = [{"role": "user", "content": [{"type": "video"}, {"type": "text", "text": query}]}]
+    given = {"id": f"{Path(video).stem} {query}", "video": video, "query": query, "duration": 8.0, "spans": [[2.0, 5.0]]}
+    return given | {"prompt": prompt, "video_start": None, "video_end": None} | columns
