@@ -1,1 +1,3 @@
 """rlvtg: RL post-training of video language models for temporal grounding."""
+
+from rlvtg import torchvision_on_cpu as torchvision_on_cpu

@@ -1,0 +1,71 @@
+"""Each case is a fresh interpreter: whether torchvision can be imported is settled once per process."""
+
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+MISSING = "operator torchvision::nms does not exist"
+
+# What a CPU build of torchvision does when its extension loads.
+OWN_OPERATORS = """
+import torch
+own = torch.library.Library("torchvision", "DEF")
+for name in ("nms", "qnms"):
+    own.define(name + "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    own.impl(name, lambda dets, scores, iou_threshold: torch.tensor([0]), "CPU")
+"""
+
+
+def python(code: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+
+
+def stdout_of(code: str) -> str:
+    done = python(code)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+@cache
+def needs_the_hook() -> bool:
+    """Whether this machine has what the module is for: a CPU-only torch beside a torchvision built for CUDA."""
+    done = python("import torch; assert torch.version.cuda is None; import torchvision")
+    return done.returncode != 0 and MISSING in done.stderr
+
+
+def test_import_rlvtg_loads_neither_torch_nor_torchvision() -> None:
+    assert stdout_of("import sys, rlvtg; print(sorted({'torch', 'torchvision'} & set(sys.modules)))") == "[]"
+
+
+def test_the_video_processor_imports_and_resizes_after_rlvtg() -> None:
+    code = """
+import rlvtg, torchvision, transformers.models.qwen2_vl.video_processing_qwen2_vl as processing, torch
+rlvtg.torchvision_on_cpu.declare_missing_operators()  # a second time, which must do no harm
+print(tuple(processing.tvF.resize(torch.zeros(1, 3, 56, 84), [28, 28]).shape))
+"""
+    assert stdout_of(code) == "(1, 3, 28, 28)"
+
+
+def test_operators_that_torchvision_declares_itself_are_left_alone() -> None:
+    use = "import rlvtg, torchvision, torch\nnms = torch.ops.torchvision.nms\n"
+    use += "print(nms(torch.tensor([[0.0, 0.0, 1.0, 1.0]]), torch.ones(1), 0.5).tolist())"
+    assert stdout_of(OWN_OPERATORS + use if needs_the_hook() else use) == "[0]"
+
+
+def test_only_a_cpu_only_torch_gets_the_declarations() -> None:
+    code = """
+import rlvtg, torch
+really, torch.version.cuda = torch.version.cuda, "13.0"
+try:
+    import torchvision
+    print("as for CUDA: works")
+except RuntimeError as error:
+    print("as for CUDA:", error)
+torch.version.cuda = really
+import torchvision
+print("as it is: works")
+"""
+    first = MISSING if needs_the_hook() else "works"
+    assert stdout_of(code).splitlines() == [f"as for CUDA: {first}", "as it is: works"]
