@@ -10,9 +10,10 @@ _SETTINGS = ("fps", "min_frames", "max_frames", "min_pixels", "max_pixels", "tot
 
 
 class ClipCache:
-    """Sampled clips under one set of video settings, the least recently used dropped first, at most `max_bytes` of pixels.
+    """At most `max_bytes` of sampled clips under one set of video settings; the least recently used go first.
 
-    `decodes` counts the videos that were decoded, `hits` the requests answered from memory. Clips are shared: do not write into them.
+    `decodes` counts the videos that were decoded, `hits` the requests answered from memory. Clips are shared: do not
+    write into them.
     """
 
     def __init__(self, settings: SamplingSettings, max_bytes: int, *, factor: int = 28) -> None:
@@ -25,7 +26,7 @@ class ClipCache:
         self._clips: OrderedDict[tuple[object, ...], Clip] = OrderedDict()
 
     def get(self, path: str | os.PathLike[str], start: float | None = None, end: float | None = None) -> Clip:
-        """The clip of `read_clip(path, settings, start=start, end=end)`, from memory unless the file or the settings have changed.
+        """The clip of `read_clip(path, settings, start=start, end=end)`, from memory if file and settings are the same.
 
         Raises VideoError as `read_clip` does; a failure is not remembered.
         """

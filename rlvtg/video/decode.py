@@ -1,6 +1,7 @@
 """File -> clip: the only place where a video is decoded.
 
-Every time comes from the presentation times in the file, relative to its first frame; nothing is computed from frame_index / nominal fps.
+Every time comes from the presentation times in the file, relative to its first frame; nothing is computed from
+frame_index / nominal fps.
 """
 
 import math
@@ -17,14 +18,21 @@ from PIL import Image
 
 from rlvtg.video.sampling import SamplingSettings, frame_indices, frame_size
 
+# How far, in seconds, a window may run over the end of the video: annotated durations are rounded.
+END_SLACK = 0.5
+
 
 class VideoError(Exception):
     """A video that cannot be shown to the model, with its path and the reason."""
 
     def __init__(self, path: str | os.PathLike[str], reason: str) -> None:
-        super().__init__(f"{os.fspath(path)}: {reason}")
+        # The arguments are kept as they came, so that the error survives pickling on its way out of a worker process.
+        super().__init__(os.fspath(path), reason)
         self.path = os.fspath(path)
         self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}"
 
 
 @dataclass(frozen=True)
@@ -64,10 +72,12 @@ def read_clip(
 ) -> Clip:
     """The sampled frames of the video at `path`, resized so that both sides are multiples of `factor`.
 
-    `start` and `end` are seconds from the first frame: only frames with start <= time < end are used, timestamps are relative to `start`
-    and the duration is that of the window, which ends no later than the video.
+    `start` and `end` are seconds from the first frame: only frames with start <= time < end are used, timestamps are
+    relative to `start` and the duration is that of the window, which ends no later than the video. A window that starts
+    after 0 and ends more than 0.5 s after the video is an error.
 
-    Raises VideoError when the file is missing, empty, truncated, has no video or a frame that was asked for cannot be decoded.
+    Raises VideoError when the file is missing, empty, truncated, has no video or a frame that was asked for cannot be
+    decoded.
     """
     if not Path(path).is_file():
         raise VideoError(path, "no such file")
@@ -105,7 +115,17 @@ def _index(path: str | os.PathLike[str]) -> _Index:
             raise VideoError(
                 path, f"the file is truncated: {missing} of {len(stream.index_entries)} frames are missing"
             )
-        packets = [packet for packet in container.demux(stream) if packet.size and not packet.is_discard]
+        read = [packet for packet in container.demux() if packet.size]
+        # Matroska has no list of frames, but its header states when the last stream ends. A stream that does not say
+        # how long its last packet lasts ends a little early.
+        if "matroska" in container.format.name and container.duration is not None:
+            stated = container.duration / av.time_base
+            found = max(
+                (float((p.pts + (p.duration or 0)) * p.time_base) for p in read if p.pts is not None), default=0.0
+            )
+            if found < stated - 1.0:
+                raise VideoError(path, f"the file is truncated: it ends at {found:.1f} s of {stated:.1f} s")
+        packets = [packet for packet in read if packet.stream_index == stream.index and not packet.is_discard]
         if not packets or stream.time_base is None:
             raise VideoError(path, "the video stream has no frames")
         if any(packet.is_corrupt for packet in packets):
@@ -139,12 +159,19 @@ def _choose(
     last = float(whole) if end is None else min(end, float(whole))
     if not (math.isfinite(first) and first >= 0 and first < last):
         raise VideoError(path, f"the window from {start} to {end} s is empty; the video lasts {float(whole):.3f} s")
+    # Cutting a file that was already cut to this window would show the wrong seconds.
+    if first > 0 and end is not None and end > float(whole) + END_SLACK:
+        raise VideoError(
+            path,
+            f"the window ends at {end} s but the video lasts {float(whole):.3f} s; it may already be cut to its window",
+        )
     # Times are whole multiples of the time base; the margin keeps a frame at exactly `start` despite float rounding.
     inside = np.flatnonzero((times >= first - 1e-6) & (times < last - 1e-6))
     if len(inside) == 0:
         raise VideoError(path, f"no frame starts in the window from {start} to {end} s")
     duration = float(whole) if start is None and end is None else last - first
-    # The rational quotient is exactly 30 for a 30 fps file, where a float quotient may land just below and lose two frames.
+    # The rational quotient is exactly 30 for a 30 fps file, where a float quotient may land just below and lose two
+    # frames.
     video_fps = float(len(inside) / (whole if start is None and end is None else Fraction(duration)))
     try:
         indices, timestamps = frame_indices(np.maximum(times[inside] - first, 0.0), video_fps, settings)
@@ -166,7 +193,8 @@ def _decode(
         frames = container.decode(stream)
         frame = next(frames, None)
         if len(before) > 1 and (frame is None or frame.pts is None or frame.pts > min(wanted)):
-            # Containers differ in whether they seek by decoding or by presentation time; from the start nothing can be overshot.
+            # Containers differ in whether they seek by decoding or by presentation time; from the start nothing can be
+            # overshot.
             container.seek(index.keyframes[0][1], backward=True, stream=stream)
             frames = container.decode(stream)
             frame = next(frames, None)
@@ -184,7 +212,7 @@ def _picture(
     """The frame upright and resized, uint8 (H, W, 3) RGB."""
     if frame.is_corrupt:
         raise VideoError(path, f"the frame at {frame.time:.3f} s is damaged")
-    picture = frame.to_image()
+    picture = Image.fromarray(frame.to_ndarray(format="rgb24"))
     if frame.rotation % 360:
         picture = picture.rotate(frame.rotation, expand=True)
     try:

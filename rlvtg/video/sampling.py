@@ -1,7 +1,7 @@
 """Which frames of a video the model sees, and at which size. Pure arithmetic, no pixels.
 
-Counts and sizes follow qwen-vl-utils 0.0.14 (what the Qwen2.5-VL checkpoints were trained with), so that the same settings give the same
-tokens here and there.
+Counts and sizes follow qwen-vl-utils 0.0.14 (what the Qwen2.5-VL checkpoints were trained with), so that the same
+settings give the same tokens here and there.
 """
 
 import math
@@ -32,9 +32,9 @@ def frame_count(total_frames: int, video_fps: float, settings: SamplingSettings)
     """How many frames are taken from `total_frames` frames recorded at `video_fps`; always even.
 
     linspace: `duration * fps`, at least `min_frames`, at most `max_frames` and `total_frames`, rounded down to even.
-    interval: one frame every 1/fps seconds, k = 0 .. floor(duration * fps) - 1, at least one, made even by one repeated frame. When that is more
-    than `max_frames`, the interval becomes the smallest whole multiple of 1/fps that fits. `min_frames` is not used: more frames than
-    the interval gives would not lie on round seconds.
+    interval: one frame every 1/fps seconds, k = 0 .. floor(duration * fps) - 1, at least one, made even by one repeated
+    frame. When that is more than `max_frames`, the interval becomes the smallest whole multiple of 1/fps that fits.
+    `min_frames` is not used: more frames than the interval gives would not lie on round seconds.
 
     Raises ValueError when no even count of at least two fits.
     """
@@ -47,18 +47,19 @@ def frame_indices(times: np.ndarray, video_fps: float, settings: SamplingSetting
 
     `times` (T,) are the presentation times of all frames in seconds, ascending, relative to the clip's start.
     linspace: evenly spaced indices from first to last; each stands for its own presentation time.
-    interval: the frame on display at k * step seconds, which is the second it stands for; the frame that makes the count even repeats
-    the last index and stands for the next step.
+    interval: the frame on display at k * step seconds, which is the second it stands for; the frame that makes the
+    count even repeats the last index and stands for the next step.
 
-    The indices are rounded in float64. qwen-vl-utils rounds in float32, which moves a frame by one where the exact position is within
-    about 1e-3 of a half.
+    The indices are rounded in float64. qwen-vl-utils rounds in float32, which moves a frame by one where the exact
+    position is within about 1e-3 of a half.
     """
     count, stride = _count_and_stride(len(times), video_fps, settings)
     if settings.sampling == "linspace":
         indices = np.round(np.linspace(0, len(times) - 1, count)).astype(np.int64)
         return indices, np.asarray(times, dtype=np.float64)[indices]
     seconds = np.arange(count) * stride / settings.fps
-    # Presentation times are rounded to the file's time base (1 ms in Matroska); a frame that late still counts as on display.
+    # Presentation times are rounded to the file's time base (1 ms in Matroska); a frame that late still counts as on
+    # display.
     indices = np.maximum(np.searchsorted(times, seconds + 1e-3, side="right") - 1, 0).astype(np.int64)
     distinct = _interval_count(len(times), video_fps, settings, stride)
     indices[distinct:] = indices[distinct - 1]
@@ -66,9 +67,10 @@ def frame_indices(times: np.ndarray, video_fps: float, settings: SamplingSetting
 
 
 def frame_size(height: int, width: int, frames: int, settings: SamplingSettings, factor: int = 28) -> tuple[int, int]:
-    """(height, width) in pixels that `frames` frames of `height` x `width` are resized to; both are multiples of `factor`.
+    """(height, width) in pixels, multiples of `factor`, that `frames` frames of `height` x `width` are resized to.
 
-    The pixel budget of one frame is `min(max_pixels, max(min(768 * factor^2, 2 * total_pixels / frames), int(1.05 * min_pixels)))`.
+    The pixel budget of one frame is
+    `min(max_pixels, max(min(768 * factor^2, 2 * total_pixels / frames), int(1.05 * min_pixels)))`.
 
     Raises ValueError for settings that contradict each other and for a side ratio above 200.
     """
@@ -101,7 +103,7 @@ def _count_and_stride(total_frames: int, video_fps: float, settings: SamplingSet
     """(even number of frames, interval in units of 1/fps)."""
     if total_frames < 1 or not video_fps > 0 or not settings.fps > 0:
         raise ValueError(
-            f"got {total_frames} frames at {video_fps} fps, sampled at {settings.fps} fps; each of them must be above zero"
+            f"got {total_frames} frames at {video_fps} fps, sampled at {settings.fps} fps; each must be above zero"
         )
     most = settings.max_frames // FRAMES_PER_PATCH * FRAMES_PER_PATCH
     if most < FRAMES_PER_PATCH:

@@ -1,0 +1,26 @@
+"""Annotation file -> samples, by the reader that the recipe names."""
+
+import difflib
+from collections.abc import Callable
+
+from rlvtg.data import charades_sta, jsonl, time_r1
+from rlvtg.data.annotation import Source
+from rlvtg.data.sample import DataError, Sample
+
+READERS: dict[str, Callable[[Source], list[Sample]]] = {
+    "charades_sta": charades_sta.read,
+    "time_r1": time_r1.read,
+    "jsonl": jsonl.read,
+}
+
+
+def read(source: Source) -> list[Sample]:
+    """The samples of `source`, in file order, the first `limit` of them when a limit is set.
+
+    Raises DataError for an unknown reader and for a file that is not in its format.
+    """
+    if source.reader not in READERS:
+        near = difflib.get_close_matches(source.reader, READERS, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise DataError(f"reader is {source.reader!r}; it must be one of {', '.join(READERS)}{hint}")
+    return READERS[source.reader](source)[: source.limit]

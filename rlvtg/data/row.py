@@ -1,0 +1,115 @@
+"""Sample -> row: the columns that a trainer and its rewards see. Rows hold paths, never pixels."""
+
+import dataclasses
+import difflib
+from collections.abc import Mapping, Sequence
+from string import Formatter
+from typing import Any
+
+from rlvtg.data.sample import DataError, Sample
+
+_PROMPT_FIELDS = ("video", "query", "duration")
+_COMPLETION_FIELDS = ("query", "start", "end", "duration")
+_VIDEO = object()
+
+
+def rows(
+    samples: Sequence[Sample], prompt: str, system: str | None = None, completion: str | None = None
+) -> list[dict[str, Any]]:
+    """The fields of each sample as columns, with "prompt" and, for supervised rows, "completion" as chat messages.
+
+    The prompt template has `{video}` once, where the video goes, `{query}` and perhaps `{duration}`. Format specs work
+    (`{duration:.1f}`), `{{` and `}}` are literal braces, white space around the whole template is dropped (a YAML block
+    ends in a newline).
+
+    The completion template has `{query}`, `{start}`, `{end}` (of the first span) and `{duration}`. A sample's own
+    completion wins. Without a template and without any own completion there is no "completion" column.
+
+    Raises DataError for a field that the template may not have, and for a sample without completion while others have
+    one.
+    """
+    parts = _parse(prompt.strip(), "prompt", _PROMPT_FIELDS)
+    if sum(field == "video" for _, field, _ in parts) != 1:
+        raise DataError("the prompt must contain {video} exactly once")
+    target = None if completion is None else _parse(completion.strip(), "completion", _COMPLETION_FIELDS)
+    supervised = target is not None or any(sample.completion is not None for sample in samples)
+    result = []
+    for sample in samples:
+        row = dataclasses.asdict(sample)
+        row["spans"] = [list(span) for span in sample.spans]
+        row["prompt"] = _messages(sample, parts, system)
+        del row["completion"]
+        if supervised:
+            row["completion"] = [{"role": "assistant", "content": [_text(_answer(sample, target))]}]
+        result.append(row)
+    return result
+
+
+# (literal text before the field, field or None at the end, format spec)
+_Parts = list[tuple[str, str | None, str]]
+
+
+def _parse(template: str, name: str, allowed: Sequence[str]) -> _Parts:
+    try:
+        parsed = list(Formatter().parse(template))
+    except ValueError as error:
+        raise DataError(
+            f"the {name} template is malformed: {error}; a literal brace is written {{{{ or }}}}"
+        ) from error
+    parts: _Parts = []
+    for literal, field, spec, conversion in parsed:
+        if field is not None and field not in allowed:
+            near = difflib.get_close_matches(field, allowed, n=1)
+            hint = f"; did you mean {{{near[0]}}}?" if near else ""
+            choices = ", ".join(f"{{{choice}}}" for choice in allowed)
+            raise DataError(f"the {name} template has {{{field}}}; allowed are {choices}{hint}")
+        if conversion is not None or "{" in (spec or ""):
+            raise DataError(
+                f"the {name} template formats {{{field}}} in a way that is not supported; use a plain spec such as :.2f"
+            )
+        parts.append((literal, field, spec or ""))
+    return parts
+
+
+def _filled(parts: _Parts, values: Mapping[str, Any], name: str) -> list[Any]:
+    """Texts and `_VIDEO`. Values are put in as they are: braces in a query mean nothing."""
+    pieces: list[Any] = []
+    for literal, field, spec in parts:
+        pieces.append(literal)
+        if field is not None and values[field] is not _VIDEO:
+            try:
+                pieces.append(format(values[field], spec))
+            except ValueError as error:
+                raise DataError(f"the {name} template cannot format {{{field}:{spec}}}: {error}") from error
+        elif field is not None:
+            pieces.append(_VIDEO)
+    return pieces
+
+
+def _messages(sample: Sample, parts: _Parts, system: str | None) -> list[dict[str, Any]]:
+    pieces = _filled(parts, {"video": _VIDEO, "query": sample.query, "duration": sample.duration}, "prompt")
+    middle = next(k for k, piece in enumerate(pieces) if piece is _VIDEO)
+    content: list[dict[str, str]] = [{"type": "video"}]
+    before, after = "".join(pieces[:middle]), "".join(pieces[middle + 1 :])
+    if before:
+        content.insert(0, _text(before))
+    if after:
+        content.append(_text(after))
+    messages: list[dict[str, Any]] = [] if system is None else [{"role": "system", "content": [_text(system)]}]
+    return [*messages, {"role": "user", "content": content}]
+
+
+def _answer(sample: Sample, target: _Parts | None) -> str:
+    if sample.completion is not None:
+        return sample.completion
+    if target is None:
+        raise DataError(f"row {sample.id!r} has no completion; give every row one or set a completion template")
+    if not sample.spans:
+        raise DataError(f"row {sample.id!r} has no span to fill the completion template with")
+    start, end = sample.spans[0]
+    values = {"query": sample.query, "start": start, "end": end, "duration": sample.duration}
+    return "".join(_filled(target, values, "completion"))
+
+
+def _text(text: str) -> dict[str, str]:
+    return {"type": "text", "text": text}
