@@ -23,7 +23,6 @@ from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, gather_object
 from transformers import PreTrainedModel, Trainer
 from transformers.trainer_utils import get_last_checkpoint
-from trl.models.utils import unwrap_model_for_generation
 
 from rlvtg import recipe as recipes
 from rlvtg.data import tiny as tiny_data
@@ -49,6 +48,7 @@ from rlvtg.recipe import GrpoStage, Recipe, SftStage
 from rlvtg.reward import Reward, bind
 from rlvtg.training.grpo import grpo_trainer
 from rlvtg.training.progress import Progress
+from rlvtg.training.setup import generating
 from rlvtg.training.sft import sft_trainer
 
 BEFORE = "before"
@@ -182,7 +182,7 @@ def _finish(
 ) -> None:
     """Evaluate and export what a stage has trained, then mark the stage as done."""
     stage, place = recipe.stages[name], prepared.folder / name
-    with unwrap_model_for_generation(trainer.model_wrapped, trainer.accelerator) as model:
+    with generating(trainer) as model:
         evaluate(recipe, model, encoder, prepared.test_rows, prepared.folder / "evaluation" / name, state)
         if state.is_main_process:
             kinds = stage.export or (["adapter"] if stage.lora else [MERGED])

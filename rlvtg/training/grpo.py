@@ -12,7 +12,6 @@ import torch
 from datasets import Dataset
 from transformers import PreTrainedModel
 from trl import GRPOConfig, GRPOTrainer
-from trl.models.utils import unwrap_model_for_generation
 
 from rlvtg.model.inputs import Encoder, Inputs, batch
 from rlvtg.model.load import prepare
@@ -20,7 +19,7 @@ from rlvtg.recipe import GrpoStage, Recipe
 from rlvtg.reward import Reward
 from rlvtg.rollout.hf import rollout
 from rlvtg.text.grammar import grammar
-from rlvtg.training.setup import lora_config, trainable_model, training_arguments
+from rlvtg.training.setup import generating, lora_config, trainable_model, training_arguments
 
 
 class VideoGRPOTrainer(GRPOTrainer):
@@ -72,12 +71,7 @@ class VideoGRPOTrainer(GRPOTrainer):
         micro = max(1, self.args.per_device_train_batch_size // group)  # prompts that fit the device together
         unique = self._prompts[::group]
         completion_ids: list[list[int]] = []
-        with unwrap_model_for_generation(
-            self.model_wrapped,
-            self.accelerator,
-            gather_deepspeed3_params=self.args.ds3_gather_for_generation,
-            gradient_checkpointing_kwargs=self.args.gradient_checkpointing_kwargs,
-        ) as model:
+        with generating(self) as model:
             for start in range(0, len(unique), micro):
                 completion_ids += rollout(
                     model, unique[start : start + micro], self.generation_config, num_generations=group
@@ -207,12 +201,13 @@ def grpo_trainer(
         reward_weights=[reward.weight for reward in rewards],
         log_completions=True,
     )
+    model = trainable_model(recipe, stage, path)
     return VideoGRPOTrainer(
-        trainable_model(recipe, stage, path),
+        model,
         list(rewards),
         arguments,
         Dataset.from_list([dict(row) for row in rows]),
         encoder=encoder,
         grammar_name=recipe.grammar,
-        peft_config=lora_config(stage),
+        peft_config=lora_config(stage, model),
     )

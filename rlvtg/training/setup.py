@@ -1,12 +1,14 @@
 """What both kinds of stage ask of Hugging Face: training arguments and the LoRA configuration."""
 
 import os
-import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from peft import LoraConfig
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, Trainer
+from trl.models.utils import unwrap_model_for_generation
 
 from rlvtg.model.load import freeze, load_model
 from rlvtg.recipe import GrpoStage, Recipe, SftStage
@@ -47,18 +49,23 @@ def training_arguments(recipe: Recipe, stage: SftStage | GrpoStage, folder: str 
     }
 
 
-def lora_config(stage: SftStage | GrpoStage) -> LoraConfig | None:
+def lora_config(stage: SftStage | GrpoStage, model: PreTrainedModel) -> LoraConfig | None:
     """PEFT's configuration of a stage's `lora` section, or None for full fine-tuning. Frozen parts get no adapter."""
     if stage.lora is None:
         return None
     targets = stage.lora.target_modules
-    frozen = "|".join(re.escape(prefix) for prefix in stage.freeze)
+    frozen = [
+        name
+        for prefix in stage.freeze
+        for name, _ in model.named_modules()
+        if f".{name}.".startswith(f".{model.base_model_prefix}.{prefix}.")
+    ]
     return LoraConfig(
         r=stage.lora.r,
         lora_alpha=stage.lora.lora_alpha,
         lora_dropout=stage.lora.lora_dropout,
         target_modules=targets if isinstance(targets, str) else list(targets),
-        exclude_modules=rf".*\b({frozen})(\..*)?" if frozen else None,
+        exclude_modules=frozen or None,
         task_type="CAUSAL_LM",
     )
 
@@ -73,3 +80,15 @@ def trainable_model(recipe: Recipe, stage: SftStage | GrpoStage, path: str) -> P
     model = load_model(path, dtype=dtype, attn_implementation=recipe.attn_implementation)
     freeze(model, stage.freeze)
     return model
+
+
+@contextmanager
+def generating(trainer: Trainer) -> Iterator[PreTrainedModel]:
+    """The trainer's model as one that can generate: unwrapped, its ZeRO-3 shards gathered, checkpointing off meanwhile."""
+    with unwrap_model_for_generation(
+        trainer.model_wrapped,
+        trainer.accelerator,
+        gather_deepspeed3_params=getattr(trainer.args, "ds3_gather_for_generation", True),
+        gradient_checkpointing_kwargs=trainer.args.gradient_checkpointing_kwargs,
+    ) as model:
+        yield model

@@ -88,11 +88,12 @@ def sft_trainer(recipe: Recipe, stage: SftStage, rows: Rows, path: str, encoder:
         max_length=None,  # a cut prompt would lose video tokens
         dataset_kwargs={"skip_prepare_dataset": True},
     )
+    model = trainable_model(recipe, stage, path)
     return SFTTrainer(
-        model=trainable_model(recipe, stage, path),
+        model=model,
         args=arguments,
         train_dataset=Dataset.from_list(list(rows)),
         processing_class=encoder.processor,
         data_collator=collator(encoder),
-        peft_config=lora_config(stage),
+        peft_config=lora_config(stage, model),
     )

@@ -1,0 +1,126 @@
+import pytest
+import torch
+from tests.tiny_qwen import model_and_processor, row, video_settings, write_video
+
+from rlvtg.model.family import family
+from rlvtg.model.inputs import Encoder, batch
+from rlvtg.video.decode import read_clip
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    return model_and_processor()
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory):
+    return write_video(tmp_path_factory.mktemp("videos") / "a.mp4")
+
+
+def encoder(tiny, **settings):
+    model, processor = tiny
+    return Encoder(processor, family(model.config), video_settings(**settings))
+
+
+@pytest.mark.parametrize("fps", [1.0, 2.0, 4.0, 1.6])
+def test_pixels_ids_and_seconds_equal_those_of_the_whole_hugging_face_processor_given_the_metadata(tiny, video, fps):
+    model, processor = tiny
+    ours = encoder(tiny, fps=fps)(row(video))
+    clip = read_clip(video, video_settings(fps))
+    count = len(clip.frames)
+    text = processor.apply_chat_template(row(video)["prompt"], tokenize=False, add_generation_prompt=True)
+    theirs = processor(
+        text=[text],
+        videos=[torch.from_numpy(clip.frames).permute(0, 3, 1, 2)],
+        video_metadata=[
+            {"total_num_frames": count, "fps": clip.fps, "frames_indices": list(range(count)), "duration": clip.duration}
+        ],
+        do_sample_frames=False,
+        do_resize=False,
+        return_tensors="pt",
+    )
+    assert torch.equal(ours.input_ids, theirs["input_ids"][0])
+    assert torch.equal(ours.video.pixel_values, theirs["pixel_values_videos"])
+    assert torch.equal(ours.video.grids, theirs["video_grid_thw"])
+    assert ours.video.seconds_per_grid == pytest.approx([float(theirs["second_per_grid_ts"][0])], rel=1e-6)
+    assert ours.video.seconds_per_grid == pytest.approx([2 / fps], rel=1e-6)
+
+
+def test_the_time_positions_of_a_prompt_follow_the_sampled_frames_and_not_a_default_rate(tiny, video):
+    def last_moment(fps):
+        inputs = encoder(tiny, fps=fps)(row(video))
+        pads = inputs.input_ids == tiny[0].config.video_token_id
+        moments = inputs.position_ids[0][pads].unique()
+        return (moments - moments[0]).tolist()
+
+    assert last_moment(1.0) == [0, 4, 8, 12]
+    assert last_moment(2.0) == [0, 2, 4, 6, 8, 10, 12, 14]
+    assert last_moment(4.0) == list(range(16))
+
+
+def test_capped_frames_carry_their_effective_rate(tiny, tmp_path):
+    long = write_video(tmp_path / "long.mp4", seconds=60, rate=4)
+    inputs = encoder(tiny, fps=2.0, max_frames=16, sampling="linspace")(row(long))
+    assert inputs.video.seconds_per_grid == pytest.approx([2 * 59.75 / 15], rel=1e-6)
+    last = int(inputs.position_ids[0][inputs.input_ids == tiny[0].config.video_token_id].max())
+    first = int(inputs.position_ids[0][inputs.input_ids == tiny[0].config.video_token_id].min())
+    assert abs((last - first) / 2 - (60 - 2 * 59.75 / 15)) < 2 * 59.75 / 15  # within one grid step of the end
+
+
+def test_text_time_puts_the_second_of_every_pair_of_frames_before_it(tiny, video):
+    inputs = encoder(tiny, fps=1.0, time="text", time_format="{:.1f}s")(row(video))
+    text = tiny[1].tokenizer.decode(inputs.input_ids).replace("<|video_pad|>", "#")
+    pads = "#" * 2  # 28 x 56 pixels
+    assert f"user\n0.0s{pads}2.0s{pads}4.0s{pads}6.0s{pads}a red circle appears" in text
+    assert len(inputs.video.grids) == 4
+    assert inputs.video.starts == (0.0, 2.0, 4.0, 6.0)
+
+
+def test_text_time_leaves_no_time_in_the_positions(tiny, video):
+    inputs = encoder(tiny, fps=1.0, time="text")(row(video))
+    widest = int(inputs.video.grids.max()) // 2
+    assert int(inputs.position_ids[0].diff().max()) <= widest
+    assert inputs.next_position <= len(inputs.input_ids)
+
+
+def test_a_video_is_decoded_once_and_its_patches_are_shared_by_all_its_queries(tiny, video):
+    encode = encoder(tiny)
+    first, second = encode(row(video)), encode(row(video, "a blue circle appears"))
+    assert encode.clips.decodes == 1
+    assert first.video is second.video
+
+
+def test_patches_are_forgotten_over_the_byte_budget_and_made_again(tiny, video, tmp_path):
+    model, processor = tiny
+    other = write_video(tmp_path / "b.mp4", seed=1)
+    small = Encoder(processor, family(model.config), video_settings(), max_bytes=1)
+    first = small(row(video))
+    small(row(other))
+    again = small(row(video))
+    assert first.video is not again.video
+    assert torch.equal(first.video.pixel_values, again.video.pixel_values)
+
+
+def test_a_clip_window_moves_the_clock_to_its_start(tiny, video):
+    inputs = encoder(tiny, fps=1.0, time="text")(row(video, video_start=2.0, video_end=6.0))
+    whole = encoder(tiny, fps=1.0, time="text")(row(video))
+    assert inputs.video.starts == (0.0, 2.0)
+    assert torch.equal(inputs.video.pixel_values, torch.cat(whole.video.pixel_values.chunk(4)[1:3]))
+
+
+def test_a_batch_pads_prompts_left_and_completions_right_and_gives_each_video_once(tiny, video, tmp_path):
+    encode = encoder(tiny, fps=1.0)
+    other = write_video(tmp_path / "b.mp4", seconds=4, seed=1)
+    long, short = encode(row(video)), encode(row(other, "b"))
+    completions = torch.tensor([[300, 301, 2], [300, 2, 0], [301, 2, 0]])
+    mask = (completions != 0).long()
+    made = batch([long, long, short], completions, mask, pad_token_id=0)
+    width, gap = len(long.input_ids), len(long.input_ids) - len(short.input_ids)
+    assert made["input_ids"].shape == (3, width + 3)
+    assert made["input_ids"][2, :gap].tolist() == [0] * gap
+    assert made["attention_mask"][2].tolist() == [0] * gap + [1] * len(short.input_ids) + [1, 1, 0]
+    assert torch.equal(made["position_ids"][:, 2, gap:width], short.position_ids)
+    assert made["position_ids"][:, 0, width:].tolist() == [[long.next_position + k for k in range(3)]] * 3
+    assert made["video_rows"] == [[0], [0], [1]]
+    assert len(made["video_grid_thw"]) == 2
+    assert len(made["pixel_values_videos"]) == len(long.video.pixel_values) + len(short.video.pixel_values)
