@@ -73,9 +73,10 @@ def test_a_reversed_an_empty_and_an_endless_answer_have_no_overlap(span: list[fl
     assert query_iou(prediction([[10, 20]], [span])) == 0.0
 
 
-def test_a_time_that_is_not_a_number_is_an_error() -> None:
-    with pytest.raises(ValueError, match="'q' has the IoU nan"):
-        query_iou(prediction([[10, 20]], [[float("nan"), float("nan")]]))
+@pytest.mark.parametrize("span", [[20, 10], [15, 15], [float("nan"), 3]])
+def test_a_true_span_that_does_not_end_after_it_starts_is_an_error(span: list[float]) -> None:
+    with pytest.raises(ValueError, match="'q' has the true spans .*; a span must end after it starts"):
+        query_iou(prediction([[1, 2], span], []))
 
 
 def test_an_empty_list_of_predictions_is_an_error() -> None:

@@ -42,7 +42,7 @@ def score(predictions: Sequence[Prediction], thresholds: Sequence[float]) -> dic
     per threshold (share of queries whose IoU is at least the threshold) and `parse_failure_rate` (share of queries
     without any predicted span).
 
-    Raises ValueError on an empty list, on a query without a true span and on a threshold outside [0, 1].
+    Raises ValueError on an empty list, on a query with a missing or broken true span and on a threshold outside [0, 1].
     """
     if not predictions:
         raise ValueError("there are no predictions to score; at least one is needed")
@@ -64,22 +64,18 @@ def score(predictions: Sequence[Prediction], thresholds: Sequence[float]) -> dic
 def query_iou(prediction: Prediction) -> float:
     """IoU in [0, 1] of the first predicted span with the best of the true spans; 0.0 when nothing was predicted.
 
-    Raises ValueError when the query has no true span, or a time that is not a number.
+    Raises ValueError when the query has no true span, or one that does not end after it starts.
     """
     if not prediction["spans"]:
+        raise ValueError(f"prediction {prediction['id']!r} has no true span; a query needs one to be scored against")
+    if not all(start < end for start, end in prediction["spans"]):
         raise ValueError(
-            f"prediction {prediction['id']!r} has no true span; every query needs at least one to be scored against"
+            f"prediction {prediction['id']!r} has the true spans {prediction['spans']}; a span must end after it starts"
         )
     if not prediction["predicted"]:
         return 0.0
     start, end = prediction["predicted"][0]
-    best = max(iou((start, end), (true_start, true_end)) for true_start, true_end in prediction["spans"])
-    if not np.isfinite(best):
-        raise ValueError(
-            f"prediction {prediction['id']!r} has the IoU {best}; every time must be a number of seconds, "
-            f"got {prediction['spans']} and {prediction['predicted']}"
-        )
-    return best
+    return max(iou((start, end), (true_start, true_end)) for true_start, true_end in prediction["spans"])
 
 
 def miou_interval(
