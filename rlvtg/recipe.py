@@ -1,0 +1,688 @@
+"""A recipe: one YAML file (plus `key=value` overrides) that states a whole experiment.
+
+The dataclasses below are the schema, `load` reads it, `check` refuses what cannot work and `dump` writes it back. This
+is the only module that reads YAML or argv, and it imports neither torch nor transformers: a bad recipe fails before
+anything heavy starts.
+"""
+
+import difflib
+import math
+import os
+import re
+import string
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, get_args, get_origin
+
+from omegaconf import MISSING, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+# OmegaConf lets the errors of its YAML parser through and has no name of its own for them.
+from omegaconf.omegaconf import yaml
+
+SHIPPED = Path(__file__).resolve().parent.parent / "recipes"
+
+READERS = ("charades_sta", "time_r1", "jsonl")
+SAMPLINGS = ("linspace", "interval")
+TIMES = ("positions", "text")
+EXPORTS = ("adapter", "merged")
+# The schedules of Hugging Face that need no argument beyond the number of warm-up steps.
+# fmt: off
+SCHEDULES = (
+    "linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup", "inverse_sqrt",
+)
+# fmt: on
+LOSS_TYPES = ("grpo", "bnpo", "dr_grpo", "dapo", "cispo", "sapo", "luspo", "vespo")  # TRL 1.16
+SCALE_REWARDS = ("group", "batch", "none")
+IMPORTANCE_SAMPLING_LEVELS = ("token", "sequence")
+
+# What `scale=` may not touch: it swaps model, data and sizes, and the method stays the recipe's.
+METHOD = ("extends", "name", "prompt", "system", "grammar")
+# fmt: off
+OBJECTIVE = (
+    "kind", "learning_rate", "lr_scheduler_type", "rewards", "beta", "loss_type", "scale_rewards", "epsilon",
+    "epsilon_high", "num_iterations", "num_generations", "temperature", "top_p", "top_k", "importance_sampling_level",
+    "completion", "freeze", "lora",
+)
+# fmt: on
+
+
+class RecipeError(ValueError):
+    """A recipe that cannot be run; the message says where, what was got, what is allowed and the nearest name."""
+
+
+@dataclass
+class Source:
+    """One annotation file and the folder of its videos."""
+
+    annotations: str = MISSING  # path of a file in the reader's format
+    videos: str = MISSING  # folder
+    reader: str = "charades_sta"  # charades_sta | time_r1 | jsonl
+    limit: int | None = None  # the first N rows; null = all
+
+
+@dataclass
+class Video:
+    """Which frames are taken from a video, at which size, and how the model is told their time."""
+
+    fps: float = 2.0  # frames per second asked for; a cap on the frames lowers it
+    min_frames: int = 4
+    max_frames: int = 768
+    min_pixels: int = 100352  # per frame
+    max_pixels: int = 602112  # per frame
+    total_pixels: int = 19267584  # all frames of a video together
+    sampling: str = "linspace"  # linspace (evenly from first to last frame) | interval (one frame every 1/fps s)
+    time: str = "positions"  # positions (temporal rotary positions) | text (a stamp before each pair of frames)
+    time_format: str = "{:.1f}"  # the stamp of time: text; its value is in seconds
+
+
+@dataclass
+class Lora:
+    """Low-rank adapters, in PEFT's own names; the default targets are the language model's linear layers."""
+
+    r: int = 64
+    lora_alpha: int = 128
+    lora_dropout: float = 0.0  # 0 <= p < 1
+    target_modules: list[str] | str = r".*language_model.*\.(q|k|v|o|gate|up|down)_proj"  # names, or one regex
+
+
+@dataclass
+class Stage:
+    """What both kinds of stage have; the names are Hugging Face's TrainingArguments where it has them."""
+
+    kind: str = MISSING  # sft | grpo
+    data: str = MISSING  # a key of Recipe.data
+    learning_rate: float = MISSING
+    lr_scheduler_type: str = MISSING
+    per_device_train_batch_size: int = MISSING  # sft: rows; grpo: completions, whole groups only
+    warmup_steps: float = 0.0  # below 1: the fraction of all steps
+    weight_decay: float = 0.0
+    adam_beta1: float = 0.9
+    adam_beta2: float = 0.999
+    max_grad_norm: float = 1.0
+    gradient_accumulation_steps: int = 1
+    num_train_epochs: float = 1.0
+    max_steps: int = -1  # optimizer steps; -1 = num_train_epochs decides
+    gradient_checkpointing: bool = False
+    gradient_checkpointing_kwargs: dict[str, Any] = field(default_factory=lambda: {"use_reentrant": False})
+    freeze: list[str] = field(default_factory=list)  # module-name prefixes, e.g. visual.patch_embed, visual.blocks
+    lora: Lora | None = None  # null = full fine-tuning
+    export: list[str] = field(default_factory=list)  # of adapter, merged; empty = adapter with lora, merged without
+
+
+@dataclass
+class SftStage(Stage):
+    """Supervised fine-tuning on given completions."""
+
+    # The target of the rows that bring none, with {query}, {start}, {end}, {duration}; null = every row must bring one.
+    completion: str | None = None
+
+
+@dataclass
+class RewardSpec:
+    """One reward of a stage; its key is a file name of rewards/, a dotted path, or path/to/file.py:function."""
+
+    weight: float = 1.0  # 0 = logged only
+    args: dict[str, Any] = field(default_factory=dict)  # the reward's keyword-only knobs
+
+
+@dataclass
+class GrpoStage(Stage):
+    """Group relative policy optimisation, in TRL's names; no defaults for the objective, since TRL's move."""
+
+    rewards: dict[str, RewardSpec] = MISSING
+    num_generations: int = MISSING  # G, completions per prompt
+    beta: float = MISSING  # weight of the KL term; 0 = no reference model
+    loss_type: str = MISSING  # LOSS_TYPES
+    scale_rewards: str = MISSING  # group | batch | none: whose standard deviation divides the advantage
+    epsilon: float = MISSING  # lower clip range of the ratio
+    num_iterations: int = MISSING  # updates per rollout
+    temperature: float = MISSING
+    max_completion_length: int = MISSING  # tokens
+    epsilon_high: float | None = None  # upper clip range; null = epsilon
+    top_p: float = 1.0
+    top_k: int | None = None  # null or 0 = off
+    steps_per_generation: int | None = None  # null = gradient_accumulation_steps
+    mask_truncated_completions: bool = False
+    importance_sampling_level: str = "token"  # token | sequence
+
+
+@dataclass
+class Evaluation:
+    """Greedy evaluation after the stages, and before the first one if asked."""
+
+    data: str = "test"  # a key of Recipe.data
+    batch_size: int = 8  # rows per device
+    max_new_tokens: int = 512
+    thresholds: list[float] = field(default_factory=lambda: [0.3, 0.5, 0.7])  # of IoU, for R1@m
+    before: bool = True
+    pictures: int = 6  # videos drawn in the report
+
+
+@dataclass
+class Tiny:
+    """The demo's own data and model, made in `folder` if absent; the counts are videos per split."""
+
+    folder: str = "data/tiny"
+    seed: int = 0
+    sft: int = 700
+    rl: int = 500
+    validation: int = 100
+    test: int = 100
+
+
+@dataclass
+class Recipe:
+    """A whole experiment: model, data, prompt and the stages that run in order."""
+
+    name: str = MISSING  # the file's name unless the file says otherwise
+    extends: str | None = None  # one parent recipe; null once loaded, since a loaded recipe is complete
+    model: str = MISSING  # hub id or folder
+    data: dict[str, Source] = MISSING
+    video: Video = field(default_factory=Video)
+    prompt: str = MISSING  # text with {video} once, {query}, maybe {duration}; or a .txt file, read by load
+    system: str | None = None
+    grammar: str = MISSING  # how spans are written in an answer: a name of rlvtg/text/grammar.py
+    stages: dict[str, SftStage | GrpoStage] = MISSING
+    evaluation: Evaluation = field(default_factory=Evaluation)
+    output_dir: str = "runs/${name}"
+    resume: bool = False
+    seed: int = 42
+    report_to: list[str] = field(default_factory=lambda: ["tensorboard"])
+    bf16: bool = True
+    use_cpu: bool = False
+    attn_implementation: str = "sdpa"
+    max_bad_fraction: float = 0.0  # share of rows that may be unreadable before the run stops, 0..1
+    tiny: Tiny | None = None
+    logging_steps: int = 1
+    save_steps: int = 100
+    save_total_limit: int = 2
+
+
+KINDS: dict[str, type[SftStage] | type[GrpoStage]] = {"sft": SftStage, "grpo": GrpoStage}
+
+
+def load(argv: Sequence[str]) -> Recipe:
+    """The complete, checked recipe that `argv` asks for.
+
+    argv: `recipe=NAME` or `recipe=path.yaml`, optionally `scale=NAME`, and overrides such as `seed=1`.
+        A name is looked for in ./recipes, then in the recipes that ship with rlvtg.
+
+    Later wins: the parents named by `extends:`, the recipe, recipes/scale/NAME.yaml, the overrides in order. Mappings
+    merge key by key, everything else is replaced, and null over a mapping removes it (`stages.cold_start=null`).
+
+    Raises RecipeError for anything that is unknown, missing, of the wrong type or impossible; the number of devices is
+    WORLD_SIZE of the environment.
+    """
+    words: dict[str, str] = {}
+    overrides: list[tuple[str, str]] = []
+    for item in argv:
+        key, equals, text = item.partition("=")
+        if not equals:
+            raise RecipeError(f"got {item!r}, want key=value, e.g. recipe=time_r1 or seed=1")
+        if key in ("recipe", "scale"):
+            words[key] = text
+        else:
+            overrides.append((key, text))
+    if "recipe" not in words:
+        names = _listed(_names(_folders()))
+        raise RecipeError(f"usage: recipe=NAME [scale=NAME] [key=value ...], with one of the recipes {names}")
+
+    tree: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    chain = _read_chain(_find("recipe", words["recipe"], _folders()))
+    for file, text_tree in chain:
+        _merge(tree, text_tree, _label(file), origins)
+    leaf, leaf_tree = chain[-1]
+    tree["name"] = leaf_tree.get("name", leaf.stem)
+    tree["extends"] = None
+    scale = None
+    if words.get("scale", "null") != "null":
+        scale = _find("scale", words["scale"], [folder / "scale" for folder in _folders()])
+        _apply_scale(tree, scale, origins)
+    for key, text in overrides:
+        _apply_override(tree, key, text, origins)
+
+    recipe = _build(tree, origins)
+    if scale is not None:
+        _check_scale_data(recipe, _label(scale))
+    check(recipe, int(os.environ.get("WORLD_SIZE", "1")))
+    return recipe
+
+
+def dump(recipe: Recipe) -> str:
+    """The recipe as YAML; `load` of a file with this text gives an equal Recipe, whatever the file is called."""
+    return OmegaConf.to_yaml(OmegaConf.create(_escape(asdict(recipe))))
+
+
+def _escape(value: Any) -> Any:
+    """`value` with every literal `${` written so that OmegaConf does not take it for an interpolation."""
+    if isinstance(value, dict):
+        return {key: _escape(below) for key, below in value.items()}
+    if isinstance(value, list):
+        return [_escape(below) for below in value]
+    if isinstance(value, str):
+        return re.sub(r"(\\*)\$\{", lambda match: match[1] * 2 + r"\${", value)
+    return value
+
+
+# Files
+
+
+def _folders() -> list[Path]:
+    return [Path("recipes"), SHIPPED]
+
+
+def _names(folders: Iterable[Path]) -> list[str]:
+    return sorted({file.stem for folder in folders for file in folder.glob("*.yaml")} - {"base"})
+
+
+def _find(what: str, name: str, folders: Sequence[Path]) -> Path:
+    """The file of the recipe or scale `name`, which may also be the path of a YAML file."""
+    if name.endswith((".yaml", ".yml")):
+        if not Path(name).is_file():
+            raise RecipeError(f"{what}: no file {name} (looked in {Path.cwd()})")
+        return Path(name)
+    for folder in folders:
+        if (folder / f"{name}.yaml").is_file():
+            return folder / f"{name}.yaml"
+    raise RecipeError(f"{what}: got {name!r}, {_choices(name, _names(folders))}")
+
+
+def _read_file(file: Path) -> dict[str, Any]:
+    try:
+        tree: Any = OmegaConf.to_container(OmegaConf.load(file))
+    except (yaml.YAMLError, OmegaConfBaseException, OSError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split("full_key:")[0].split())
+        raise RecipeError(f"{_label(file)}: cannot be read as YAML: {reason}") from None
+    if not isinstance(tree, dict):
+        raise RecipeError(f"{_label(file)}: got a list, want a mapping ({_listed(_keys(Recipe))})")
+    return tree
+
+
+def _read_chain(file: Path) -> list[tuple[Path, dict[str, Any]]]:
+    """The recipe's file and its parents with what they say, the oldest parent first."""
+    chain: list[tuple[Path, dict[str, Any]]] = []
+    while True:
+        if file.resolve() in [seen.resolve() for seen, _ in chain]:
+            cycle = [_label(seen) for seen, _ in chain] + [_label(file)]
+            raise RecipeError(f"extends: got a cycle, {' -> '.join(cycle)}; want a chain that ends")
+        tree = _read_file(file)
+        chain.append((file, tree))
+        parent = tree.get("extends")
+        if parent is None:
+            return chain[::-1]
+        if not isinstance(parent, str):
+            raise RecipeError(f"extends: got {_shown(parent)} in {_label(file)}, want the name of one recipe")
+        file = _find("extends", parent, [file.parent, *_folders()])
+
+
+def _label(file: Path) -> str:
+    """The file as a reader would name it, free of the machine's folders where that is possible."""
+    full = file.resolve()
+    for root in (Path.cwd(), SHIPPED.parent):
+        if full.is_relative_to(root):
+            return full.relative_to(root).as_posix()
+    return str(file)
+
+
+# Layers
+
+
+def _merge(below: dict[str, Any], above: dict[Any, Any], label: str, origins: dict[str, str], path: str = "") -> None:
+    """Lay `above` over `below` in place, noting for each key which file or override said it last."""
+    for key, value in above.items():
+        here = _join(path, key)
+        origins[here] = label
+        old = below.get(key)
+        if isinstance(value, dict):
+            below[key] = old if isinstance(old, dict) else {}
+            _merge(below[key], value, label, origins, here)
+        elif value is None and isinstance(old, dict):
+            del below[key]
+        else:
+            below[key] = value
+
+
+def _apply_scale(tree: dict[str, Any], file: Path, origins: dict[str, str]) -> None:
+    """Lay a scale over the recipe: its data replaces the recipe's, its stages are keyed by kind."""
+    overlay, label = _read_file(file), _label(file)
+
+    def refuse(path: str) -> None:
+        raise RecipeError(f"{path}: a scale changes model, data and sizes, not the method, but {label} sets it")
+
+    sections = overlay.pop("stages", None) or {}
+    for key in METHOD:
+        if key in overlay:
+            refuse(key)
+    for key in ("sampling", "time", "time_format"):
+        if key in _mapping(overlay.get("video")):
+            refuse(f"video.{key}")
+    if "data" in overlay:
+        tree["data"] = {}
+    _merge(tree, overlay, label, origins)
+    for kind, section in _mapping(sections).items():
+        if kind not in KINDS:
+            raise RecipeError(f"stages.{kind}: unknown kind in {label}; {_choices(str(kind), KINDS)}")
+        for key in OBJECTIVE:
+            if key in _mapping(section):
+                refuse(f"stages.{kind}.{key}")
+        for name, stage in _mapping(tree.get("stages")).items():
+            if _mapping(stage).get("kind") == kind:
+                _merge(tree["stages"], {name: section}, label, origins, "stages")
+
+
+def _check_scale_data(recipe: Recipe, label: str) -> None:
+    for path, name in _data_used(recipe):
+        if name not in recipe.data:
+            has = _listed(recipe.data)
+            raise RecipeError(
+                f"data.{name}: missing; {path} names it, but {label} replaces the data and has only {has}"
+            )
+
+
+def _apply_override(tree: dict[str, Any], key: str, text: str, origins: dict[str, str]) -> None:
+    if key == "extends":
+        raise RecipeError("extends: got an override, want it in the recipe's file")
+    keys = key.split(".")
+    stages = _mapping(tree.get("stages"))
+    if keys[0] == "stages" and len(keys) > 1 and keys[1] not in stages:
+        raise RecipeError(f"stages.{keys[1]}: unknown key in the override {key}; {_choices(keys[1], stages)}")
+    nested: Any = _parse(key, text, _type_at(Recipe, tree, keys))
+    for part in reversed(keys):
+        nested = {part: nested}
+    _merge(tree, nested, f"the override {key}", origins)
+
+
+def _type_at(kind: Any, value: Any, keys: Sequence[str]) -> Any:
+    """The schema's type at `keys` below `kind`, Any where the schema says nothing."""
+    if not keys:
+        return kind
+    kind, below = _narrow(kind, value), _mapping(value).get(keys[0])
+    if is_dataclass(kind):
+        return _type_at({f.name: f.type for f in fields(kind)}.get(keys[0], Any), below, keys[1:])
+    return _type_at(get_args(kind)[1], below, keys[1:]) if get_origin(kind) is dict else Any
+
+
+def _parse(key: str, text: str, kind: Any) -> Any:
+    """The value of an override; text is taken as it stands, since YAML sees a mapping in `prompt={video}{query}`."""
+    if kind in (str, str | None):
+        return None if text == "null" else text
+    try:
+        parsed: Any = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]))
+    except (yaml.YAMLError, OmegaConfBaseException):
+        raise RecipeError(f"{key}: got {text!r}, want {_want(kind)} written as YAML") from None
+    return parsed["value"]
+
+
+# Building
+
+
+def _build(tree: Mapping[str, Any], origins: Mapping[str, str]) -> Recipe:
+    """The dataclasses of a merged tree: first to fill in the defaults, then with the interpolations resolved."""
+    draft = _read(Recipe, tree, "", origins, draft=True)
+    try:
+        resolved = OmegaConf.to_container(OmegaConf.create(asdict(draft)), resolve=True)
+    except OmegaConfBaseException as error:
+        raise RecipeError(f"{error.full_key}: {str(error).splitlines()[0]}") from None
+    recipe: Recipe = _read(Recipe, resolved, "", origins, draft=False)
+    return replace(recipe, prompt=_read_prompt(recipe.prompt))
+
+
+def _read_prompt(prompt: str) -> str:
+    if "\n" in prompt or not prompt.endswith(".txt"):
+        return prompt
+    if not Path(prompt).is_file():
+        raise RecipeError(f"prompt: no file {prompt} (looked in {Path.cwd()})")
+    return Path(prompt).read_text(encoding="utf-8").removesuffix("\n")
+
+
+def _read(kind: Any, value: Any, path: str, origins: Mapping[str, str], draft: bool) -> Any:
+    """`value` as the schema's type `kind`; a draft leaves interpolations alone, wherever they stand."""
+    if kind is Any or (draft and isinstance(value, str) and "${" in value):
+        return value
+    if value is None and NoneType in get_args(kind):
+        return None
+    kind = _narrow(kind, value)
+    if kind is Stage and isinstance(value, dict):
+        given = value.get("kind", MISSING)
+        got = "missing" if given == MISSING else f"got {_shown(given)}"
+        raise RecipeError(f"{path}.kind: {got}, {_choices(str(given), KINDS)}")
+    if is_dataclass(kind) and isinstance(value, dict):
+        return _read_fields(kind, value, path, origins, draft)
+    if get_origin(kind) is dict and isinstance(value, dict):
+        below = get_args(kind)[1]
+        odd = [key for key in value if not isinstance(key, str)]
+        if odd:
+            raise RecipeError(f"{path}: got the key {_shown(odd[0])}, want keys that are text")
+        return {key: _read(below, item, _join(path, key), origins, draft) for key, item in value.items()}
+    if get_origin(kind) is list and isinstance(value, list):
+        return [_read(get_args(kind)[0], item, path, origins, draft) for item in value]
+    if kind is float and isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        return float(value)
+    if kind in (int, str, bool) and type(value) is kind:
+        return value
+    raise RecipeError(f"{path}: got {_shown(value)}, want {_want(kind)}")
+
+
+def _read_fields(kind: Any, value: Mapping[Any, Any], path: str, origins: Mapping[str, str], draft: bool) -> Any:
+    for key in value:
+        if key not in _keys(kind):
+            here = _join(path, key)
+            place = f" in {origins[here]}" if here in origins else ""
+            raise RecipeError(f"{here}: unknown key{place}; {_choices(str(key), _keys(kind))}")
+    given = {}
+    for f in fields(kind):
+        here, got = _join(path, f.name), value.get(f.name, MISSING)
+        if not (isinstance(got, str) and got == MISSING):
+            given[f.name] = _read(f.type, got, here, origins, draft)
+        elif isinstance(f.default, str) and f.default == MISSING:
+            reason = "a recipe states its whole objective" if here.startswith("stages.") else "every recipe needs it"
+            raise RecipeError(f"{here}: missing; {reason} ({getattr(f.type, '__name__', f.type)})")
+    return kind(**given)
+
+
+def _narrow(kind: Any, value: Any) -> Any:
+    """The member of a union that `value` is read as; a stage goes by its kind, and is a plain Stage if that is none."""
+    if not isinstance(kind, UnionType):
+        return kind
+    members = [member for member in get_args(kind) if member is not NoneType]
+    if GrpoStage in members:
+        return KINDS.get(str(_mapping(value).get("kind")), Stage)
+    return next((member for member in members if isinstance(value, get_origin(member) or member)), members[0])
+
+
+# Checking
+
+# Numbers by the name of their field: the fields, what they may be, and whether a number is that.
+_RANGES: tuple[tuple[str, str, Callable[[float], bool]], ...] = (
+    ("fps learning_rate temperature epsilon epsilon_high num_train_epochs", "above 0", lambda x: x > 0),
+    ("beta warmup_steps weight_decay max_grad_norm top_k pictures seed", "0 or more", lambda x: x >= 0),
+    ("limit min_frames max_frames min_pixels max_pixels total_pixels", "1 or more", lambda x: x >= 1),
+    ("r lora_alpha sft rl validation test batch_size max_new_tokens", "1 or more", lambda x: x >= 1),
+    ("per_device_train_batch_size gradient_accumulation_steps", "1 or more", lambda x: x >= 1),
+    ("num_iterations steps_per_generation max_completion_length", "1 or more", lambda x: x >= 1),
+    ("logging_steps save_steps save_total_limit", "1 or more", lambda x: x >= 1),
+    ("num_generations", "2 or more, since a group's completions are compared", lambda x: x >= 2),
+    ("max_steps", "1 or more, or -1 for off", lambda x: x >= 1 or x == -1),
+    ("thresholds max_bad_fraction", "from 0 to 1", lambda x: 0 <= x <= 1),
+    ("lora_dropout adam_beta1 adam_beta2", "from 0 to below 1", lambda x: 0 <= x < 1),
+    ("top_p", "above 0, up to 1", lambda x: 0 < x <= 1),
+)
+
+
+def check(recipe: Recipe, world_size: int = 1) -> None:
+    """Raise RecipeError for the first thing in `recipe` that cannot work on `world_size` devices.
+
+    Looks at files, but opens none; sources below `recipe.tiny.folder` may be absent, since they will be made.
+    """
+    for path, number in _numbers(asdict(recipe)):
+        for names, allowed, holds in _RANGES:
+            if path.rpartition(".")[2] in names.split() and not holds(number):
+                raise RecipeError(f"{path}: got {number:g}, allowed: {allowed}")
+    _check_video(recipe.video)
+    _check_template("prompt", recipe.prompt, {"video": "", "query": "", "duration": 1.0})
+    videos, queries = (_placeholders("prompt", recipe.prompt).count(name) for name in ("video", "query"))
+    if videos != 1 or queries < 1:
+        got = f"{{video}} {videos} times and {{query}} {queries} times"
+        raise RecipeError(f"prompt: got {got}, want {{video}} exactly once and {{query}} at least once")
+    for path, name in _data_used(recipe):
+        _check_choice(path, name, recipe.data)
+        _check_source(recipe, name)
+    for name, stage in recipe.stages.items():
+        _check_stage(f"stages.{name}", stage)
+        if isinstance(stage, GrpoStage):
+            _check_grpo(f"stages.{name}", stage, recipe.data[stage.data], world_size)
+
+
+def _numbers(value: Any, path: str = "") -> Iterator[tuple[str, float]]:
+    """The schema's numbers with their paths; what is free-form (reward arguments, keyword arguments) is left out."""
+    if isinstance(value, dict):
+        for key, below in value.items():
+            if key not in ("args", "gradient_checkpointing_kwargs"):
+                yield from _numbers(below, _join(path, key))
+    elif isinstance(value, list):
+        for below in value:
+            yield from _numbers(below, path)
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        yield path, value
+
+
+def _check_video(video: Video) -> None:
+    _check_choice("video.sampling", video.sampling, SAMPLINGS)
+    _check_choice("video.time", video.time, TIMES)
+    if math.ceil(video.min_frames / 2) > video.max_frames // 2:
+        got = f"{video.min_frames} with max_frames {video.max_frames}"
+        raise RecipeError(f"video.min_frames: got {got}, want an even number between them, since frames go in pairs")
+    for key in ("max_pixels", "total_pixels"):
+        if video.min_pixels > getattr(video, key):
+            raise RecipeError(f"video.min_pixels: got {video.min_pixels}, allowed: up to {key} ({getattr(video, key)})")
+    try:
+        stamps = {video.time_format.format(seconds) for seconds in (1.0, 1000.0)}
+    except (ValueError, LookupError, AttributeError, TypeError):
+        stamps = set()
+    if len(stamps) < 2:
+        raise RecipeError(f"video.time_format: got {video.time_format!r}, want a format of one number, e.g. '{{:.1f}}'")
+
+
+def _placeholders(path: str, template: str) -> list[str]:
+    try:
+        return [name for _, name, _, _ in string.Formatter().parse(template) if name is not None]
+    except ValueError as error:
+        raise RecipeError(f"{path}: {error}; literal braces are {{{{ and }}}}") from None
+
+
+def _check_template(path: str, template: str, example: Mapping[str, Any]) -> None:
+    """Refuse placeholders that `example` lacks, and formats that its values cannot take."""
+    for name in _placeholders(path, template):
+        if name not in example:
+            choices = _choices(name, example)
+            raise RecipeError(f"{path}: unknown placeholder {{{name}}}; {choices}; literal braces are {{{{ and }}}}")
+    try:
+        template.format(**example)
+    except (ValueError, LookupError) as error:
+        raise RecipeError(f"{path}: {error}; seconds take a number's format, {{query}} and {{video}} none") from None
+
+
+def _data_used(recipe: Recipe) -> list[tuple[str, str]]:
+    used = [(f"stages.{name}.data", stage.data) for name, stage in recipe.stages.items()]
+    return [*used, ("evaluation.data", recipe.evaluation.data)]
+
+
+def _check_source(recipe: Recipe, name: str) -> None:
+    source = recipe.data[name]
+    _check_choice(f"data.{name}.reader", source.reader, READERS)
+    for key, exists, what in (("annotations", os.path.isfile, "file"), ("videos", os.path.isdir, "folder")):
+        place = getattr(source, key)
+        made = recipe.tiny is not None and _is_below(place, recipe.tiny.folder)
+        if not made and not exists(place):
+            raise RecipeError(f"data.{name}.{key}: no {what} {place} (looked in {Path.cwd()})")
+
+
+def _is_below(place: str, folder: str) -> bool:
+    return Path(os.path.abspath(place)).is_relative_to(os.path.abspath(folder))
+
+
+def _check_stage(path: str, stage: Stage) -> None:
+    _check_choice(f"{path}.kind", stage.kind, KINDS)
+    _check_choice(f"{path}.lr_scheduler_type", stage.lr_scheduler_type, SCHEDULES)
+    for form in stage.export:
+        _check_choice(f"{path}.export", form, EXPORTS)
+    if "adapter" in stage.export and stage.lora is None:
+        raise RecipeError(f"{path}.export: got adapter without lora, allowed: merged, or set {path}.lora")
+    if isinstance(stage, SftStage) and stage.completion is not None:
+        example = {"query": "", "start": 1.0, "end": 2.0, "duration": 3.0}
+        _check_template(f"{path}.completion", stage.completion, example)
+
+
+def _check_grpo(path: str, stage: GrpoStage, source: Source, world_size: int) -> None:
+    _check_choice(f"{path}.loss_type", stage.loss_type, LOSS_TYPES)
+    _check_choice(f"{path}.scale_rewards", stage.scale_rewards, SCALE_REWARDS)
+    _check_choice(f"{path}.importance_sampling_level", stage.importance_sampling_level, IMPORTANCE_SAMPLING_LEVELS)
+    if not any(spec.weight for spec in stage.rewards.values()):
+        raise RecipeError(f"{path}.rewards: got no reward with a weight other than 0, want one or more to learn from")
+    rows, group = stage.per_device_train_batch_size, stage.num_generations
+    if rows % group:
+        got = f"groups are kept whole on a device; got {rows} with num_generations {group}"
+        multiples = f"{group}, {2 * group}, {3 * group} ..."
+        raise RecipeError(f"{path}.per_device_train_batch_size: {got}; allowed {multiples}")
+    # TRL's sampler drops what does not fill a generation batch, so too few rows would train for no step at all.
+    steps = stage.steps_per_generation or stage.gradient_accumulation_steps
+    prompts = rows // group * steps * world_size
+    if source.limit is not None and source.limit < prompts:
+        batch = f"{rows // group} a device, {steps} steps per generation, {world_size} devices"
+        raise RecipeError(
+            f"data.{stage.data}.limit: got {source.limit}, but {path} takes {prompts} rows at once ({batch})"
+        )
+
+
+def _check_choice(path: str, got: str, allowed: Iterable[str]) -> None:
+    if got not in allowed:
+        raise RecipeError(f"{path}: got {got!r}, {_choices(got, allowed)}")
+
+
+# Wording
+
+
+def _join(path: str, key: Any) -> str:
+    return f"{path}.{key}" if path else str(key)
+
+
+def _mapping(value: Any) -> dict[Any, Any]:
+    """`value` if it is a mapping, else an empty one: `_read` is the place that says what is wrong with it."""
+    return value if isinstance(value, dict) else {}
+
+
+def _keys(kind: Any) -> list[str]:
+    return [f.name for f in fields(kind)]
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(names) or "nothing"
+
+
+def _choices(got: str, allowed: Iterable[str]) -> str:
+    names = list(allowed)
+    near = difflib.get_close_matches(got, names, n=1, cutoff=0.5)
+    return f"nearest: {near[0]} (allowed: {_listed(names)})" if near else f"allowed: {_listed(names)}"
+
+
+def _shown(value: Any) -> str:
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _want(kind: Any) -> str:
+    """A type of the schema in words."""
+    if isinstance(kind, UnionType):
+        return " or ".join(_want(member) for member in get_args(kind))
+    if get_origin(kind) is list:
+        return f"a list of {'numbers' if get_args(kind)[0] is float else 'text'}"
+    if is_dataclass(kind):
+        return f"a mapping ({_listed(_keys(kind))})"
+    words = {int: "an integer", float: "a number", str: "text", bool: "true or false", NoneType: "null"}
+    return words.get(kind, "a mapping")
