@@ -1,0 +1,33 @@
+from collections.abc import Sequence
+from typing import Any
+
+from rlvtg.text.annotation import annotated_spans, row_names
+from rlvtg.text.completion import Completion, completion_text
+from rlvtg.text.grammar import grammar as grammar_named
+from rlvtg.text.span import iou
+
+
+def tiou(
+    completions: Sequence[Completion],
+    spans: Sequence[Sequence[Sequence[float]]],
+    id: Sequence[Any] | None = None,
+    *,
+    grammar: str = "to",
+    **_: Any,
+) -> list[float | None]:
+    """Temporal IoU of the predicted span with the annotated one; with several annotated spans, the best of them.
+
+    Formula: max(0, min(e, e') - max(s, s')) / (max(e, e') - min(s, s')). Range: [0, 1]. No parsable span: 0.0.
+    A row without spans, or with a bound that is not a finite number, raises AnnotationError naming its `id`;
+    a reversed or zero-length annotated span overlaps nothing and scores 0.0 (refuse such rows when loading data).
+
+    Source: arXiv 2503.13377; reward `iou` of xiaomi-research/time-r1@7f2b594 main.py.
+    Differs: there, a prediction equal to a zero-length annotation fails or keeps the previous row's value.
+    """
+    parse = grammar_named(grammar).parse
+    scores: list[float | None] = []
+    for completion, annotation, row in zip(completions, spans, row_names(id, len(completions)), strict=True):
+        true = annotated_spans(annotation, row)
+        predicted = parse(completion_text(completion))
+        scores.append(max(iou(predicted[-1], span) for span in true) if predicted else 0.0)
+    return scores

@@ -1,0 +1,260 @@
+"""The reward protocol: find a function by its key, check its signature, bind it to a recipe's weight and knobs.
+
+A reward is a plain function in TRL's signature, `def mine(completions, spans, *, knob=1.0, **_) -> list[float | None]`:
+positional parameters are dataset columns or what TRL provides, keyword-only ones are knobs, `**_` takes the rest.
+Everything here happens before a model is loaded, so that a wrong recipe costs a second and not an hour.
+"""
+
+import functools
+import importlib
+import importlib.util
+import inspect
+import sys
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from inspect import Parameter
+from math import isfinite
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+import rlvtg
+from rlvtg.text.annotation import row_names
+from rlvtg.text.grammar import grammar as grammar_named
+
+PROVIDED = ("prompts", "completions", "completion_ids", "trainer_state", "log_extra", "log_metric")
+"""What TRL 1.16 passes to every reward function besides the columns."""
+
+_NOT_PASSED = ("prompt", "completion", "completion_ids")
+"""Columns that TRL 1.16 keeps from reward functions."""
+
+_LARGEST = 3.4028234e38
+"""TRL stores rewards as float32, where anything larger is infinite."""
+
+
+class RewardError(ValueError):
+    """A reward cannot be found, does not follow the protocol, or returned something that is not a reward."""
+
+
+class Spec(Protocol):
+    """What a recipe says about one reward: its weight (0 = log only) and the knobs it sets."""
+
+    @property
+    def weight(self) -> float: ...
+
+    @property
+    def args(self) -> Mapping[str, Any]: ...
+
+
+class Reward(Protocol):
+    """A reward ready for TRL: called with keyword arguments only, named by `__name__` in TRL's metrics."""
+
+    __name__: str
+    weight: float
+
+    def __call__(self, **kwargs: Any) -> Any: ...
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """A reward function's parameters: columns it must have, columns it can do without, knobs it offers."""
+
+    required: tuple[str, ...]
+    optional: tuple[str, ...]
+    knobs: tuple[str, ...]
+
+
+def find(key: str) -> Callable[..., Any]:
+    """The reward function that `key` stands for; RewardError, with the nearest name, if there is none.
+
+    `name`             function `name` of rewards/name.py, in the working directory or else beside the package
+    `pkg.mod.fn`       function `fn` of an importable module (the working directory counts as importable)
+    `path/file.py:fn`  function `fn` of a file, relative to the working directory
+    """
+    if ":" in key:
+        path, _, name = key.rpartition(":")
+        if not Path(path).is_file():
+            raise RewardError(f"reward {key!r}: there is no file {path!r} in {Path.cwd()}")
+        return _function(_load(Path(path)), name, key)
+    if key.endswith(".py") or "/" in key:
+        raise RewardError(f"reward {key!r}: a file needs the name of its function, as in path/to/file.py:fn")
+    if "." in key and all(part.isidentifier() for part in key.split(".")):
+        return _find_dotted(key)
+    for folder in _folders():
+        if (folder / f"{key}.py").is_file():
+            return _function(_load(folder / f"{key}.py"), key, key)
+    names = reward_names()
+    raise RewardError(
+        f"no reward is called {key!r}{_nearest(key, names)}; there is {', '.join(names) or 'none'}; "
+        "a function of your own is rewards/name.py, pkg.mod.fn or path/to/file.py:fn"
+    )
+
+
+def reward_names() -> list[str]:
+    """Names of the files in the two rewards folders, sorted."""
+    return sorted({file.stem for folder in _folders() for file in folder.glob("*.py") if file.stem.isidentifier()})
+
+
+def check(function: Callable[..., Any]) -> Parameters:
+    """The parameters of a reward function; RewardError says in one sentence where it leaves the protocol."""
+    name = getattr(function, "__name__", repr(function))
+    parameters = inspect.signature(function).parameters.values()
+    by_position = [p for p in parameters if p.kind is Parameter.POSITIONAL_OR_KEYWORD]
+    knobs = [p for p in parameters if p.kind is Parameter.KEYWORD_ONLY]
+    for p in parameters:
+        if p.kind is Parameter.POSITIONAL_ONLY or p.kind is Parameter.VAR_POSITIONAL:
+            raise RewardError(f"reward {name}: {p} cannot be filled, because TRL passes everything by name")
+    if "completions" not in [p.name for p in by_position]:
+        raise RewardError(f"reward {name} has no positional parameter 'completions', so there is nothing to score")
+    if not any(p.kind is Parameter.VAR_KEYWORD for p in parameters):
+        raise RewardError(f"reward {name} must end with **_, because TRL passes every column of the data")
+    for p in knobs:
+        if p.name in PROVIDED:
+            raise RewardError(f"reward {name}: {p.name!r} comes from TRL, so it stands before the *, not after it")
+        if p.default is Parameter.empty:
+            raise RewardError(
+                f"reward {name}: knob {p.name!r} has no default; give it one, or put it before the * to read a column"
+            )
+    return Parameters(
+        required=tuple(p.name for p in by_position if p.default is Parameter.empty),
+        optional=tuple(p.name for p in by_position if p.default is not Parameter.empty),
+        knobs=tuple(p.name for p in knobs),
+    )
+
+
+def bind(specs: Mapping[str, Spec], columns: Collection[str], *, grammar: str | None = None) -> list[Reward]:
+    """The rewards of a recipe, in its order, each checked against its own signature and the data's `columns`.
+
+    A reward with a `grammar` knob that its args leave unset gets the recipe's `grammar`. Each bound reward is a
+    function (a coroutine function where the reward is one) with `weight` and `__name__`, the last part of its key. It
+    returns one finite float or None per completion, or raises RewardError naming reward and row.
+    """
+    rewards: list[Reward] = []
+    keys: dict[str, str] = {}
+    for key, spec in specs.items():
+        function = find(key)
+        name = key.replace(":", ".").rpartition(".")[2]
+        if name in keys:
+            raise RewardError(
+                f"rewards {keys[name]!r} and {key!r} would both be logged as {name!r}; rename one of them"
+            )
+        keys[name] = key
+        if isinstance(spec.weight, bool) or not isfinite(spec.weight):
+            raise RewardError(f"reward {key!r}: weight must be a finite number, got {spec.weight!r}")
+        parameters = check(function)
+        _check_columns(key, parameters, columns)
+        knobs = dict(spec.args)
+        _check_knobs(key, parameters, knobs)
+        if "grammar" in parameters.knobs:
+            if grammar is not None:
+                knobs.setdefault("grammar", grammar)
+            if "grammar" in knobs:
+                grammar_named(knobs["grammar"])
+        rewards.append(_bound(function, name, float(spec.weight), knobs))
+    return rewards
+
+
+def _check_columns(key: str, parameters: Parameters, columns: Collection[str]) -> None:
+    passed = sorted(set(columns) - set(_NOT_PASSED))
+    for name in parameters.required:
+        if name not in passed and name not in PROVIDED:
+            raise RewardError(
+                f"reward {key!r} asks for {name!r}, which is no column of the data"
+                f"{_nearest(name, [*passed, *PROVIDED])}; there is {', '.join(passed) or 'none'}, "
+                f"and TRL provides {', '.join(PROVIDED)}"
+            )
+    for name in parameters.knobs:
+        if name in passed:
+            raise RewardError(f"reward {key!r}: its knob {name!r} is also a column of the data; rename one of them")
+
+
+def _check_knobs(key: str, parameters: Parameters, knobs: Mapping[str, Any]) -> None:
+    for name in knobs:
+        if name in (*parameters.required, *parameters.optional):
+            raise RewardError(f"reward {key!r}: {name!r} comes from the data or from TRL, so args cannot set it")
+        if name not in parameters.knobs:
+            raise RewardError(
+                f"reward {key!r} has no knob {name!r}{_nearest(name, parameters.knobs)}; "
+                f"there is {', '.join(parameters.knobs) or 'none'}"
+            )
+
+
+def _bound(function: Callable[..., Any], name: str, weight: float, knobs: Mapping[str, Any]) -> Reward:
+    # TRL tells coroutine functions apart by looking at the function, so there is one wrapper of each kind.
+    if inspect.iscoroutinefunction(function):
+
+        @functools.wraps(function)
+        async def reward(**kwargs: Any) -> list[float | None]:
+            return _checked(await function(**kwargs, **knobs), name, kwargs)
+    else:
+
+        @functools.wraps(function)
+        def reward(**kwargs: Any) -> list[float | None]:
+            return _checked(function(**kwargs, **knobs), name, kwargs)
+
+    reward.__name__ = name
+    reward.__dict__["weight"] = weight
+    return cast(Reward, reward)
+
+
+def _checked(returned: Any, name: str, kwargs: Mapping[str, Any]) -> list[float | None]:
+    """What a reward returned, as floats and None; RewardError if it is not one finite number or None per completion."""
+    count, ids = len(kwargs["completions"]), kwargs.get("id")
+    if isinstance(returned, (str, Mapping)) or not hasattr(returned, "__iter__"):
+        raise RewardError(f"reward {name} must return a list, got {type(returned).__name__}")
+    values = list(returned)
+    if len(values) != count:
+        raise RewardError(f"reward {name} returned {len(values)} values for {count} completions")
+    for index, value in enumerate(values):
+        if value is not None and not (hasattr(value, "__float__") and abs(value) <= _LARGEST):
+            row = row_names(ids, count)[index]
+            raise RewardError(f"reward {name} returned {value!r} for {row}; allowed are finite numbers and None")
+    return [None if value is None else float(value) for value in values]
+
+
+def _folders() -> list[Path]:
+    return [Path("rewards"), Path(rlvtg.__file__).resolve().parent.parent / "rewards"]
+
+
+def _load(path: Path) -> Any:
+    """Execute a file as a module of its own. What its code raises passes through, traceback and all."""
+    name = f"reward_file:{path.resolve()}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise RewardError(f"reward file {str(path)!r} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    # dataclasses and pickle look a class's module up by its name.
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def _find_dotted(key: str) -> Callable[..., Any]:
+    module, _, name = key.rpartition(".")
+    if "" not in sys.path and str(Path.cwd()) not in sys.path:
+        # A launcher puts its script's folder on the path, not the working directory; last, so that it hides nothing.
+        sys.path.append(str(Path.cwd()))
+    try:
+        return _function(importlib.import_module(module), name, key)
+    except ImportError as error:
+        raise RewardError(
+            f"reward {key!r}: cannot import {module!r} ({error}); it must be installed or lie in {Path.cwd()}"
+        ) from error
+
+
+def _function(module: Any, name: str, key: str) -> Callable[..., Any]:
+    function = getattr(module, name, None)
+    if callable(function):
+        return cast(Callable[..., Any], function)
+    there = [
+        n for n, value in vars(module).items() if inspect.isfunction(value) and value.__module__ == module.__name__
+    ]
+    raise RewardError(
+        f"reward {key!r}: {module.__file__ or module.__name__} has no function {name!r}{_nearest(name, there)}; "
+        f"there is {', '.join(there) or 'none'}"
+    )
+
+
+def _nearest(name: str, choices: Collection[str]) -> str:
+    matches = get_close_matches(name, choices, n=1)
+    return f" (did you mean {matches[0]!r}?)" if matches else ""
