@@ -11,14 +11,12 @@ Everything lands in one folder:
 """
 
 import json
-import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, gather_object
 from transformers import PreTrainedModel, Trainer
@@ -245,7 +243,9 @@ def finish(recipe: Recipe, prepared: Prepared, encoder: Encoder, *, seconds: flo
     print("next:")
     print(f"  tensorboard --logdir {folder}")
     print(f"  accelerate launch rlvtg/train.py recipe={folder / 'recipe.yaml'} output_dir=runs/mine key=value ...")
-    print(f"  python -c \"from transformers import AutoModelForImageTextToText as M; M.from_pretrained('{_exported(folder, labels[-1])}')\"")
+    print(
+        f"  python -c \"from transformers import AutoModelForImageTextToText as M; M.from_pretrained('{_exported(folder, labels[-1])}')\""
+    )
 
 
 def _exported(folder: Path, stage: str) -> Path:
@@ -259,9 +259,7 @@ def _draw(
     """Learning curves of the stages, and filmstrips of test videos spread over the range of IoU, best to worst."""
     pictures = folder / "pictures"
     pictures.mkdir(exist_ok=True)
-    histories = {
-        name: json.loads((folder / name / "log_history.json").read_text())["log"] for name in recipe.stages
-    }
+    histories = {name: json.loads((folder / name / "log_history.json").read_text())["log"] for name in recipe.stages}
     drawn = [pictures / "learning_curves.png"]
     learning_curves(histories, drawn[0])
     ranked = sorted(range(len(predictions)), key=lambda index: -query_iou(predictions[index]))

@@ -1,10 +1,10 @@
 import pytest
 import torch
-from tests.tiny_qwen import model_and_processor, row, video_settings, write_video
 
 from rlvtg.model.family import family
 from rlvtg.model.inputs import Encoder, batch
 from rlvtg.video.decode import read_clip
+from tests.tiny_qwen import model_and_processor, row, video_settings, write_video
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,12 @@ def test_pixels_ids_and_seconds_equal_those_of_the_whole_hugging_face_processor_
         text=[text],
         videos=[torch.from_numpy(clip.frames).permute(0, 3, 1, 2)],
         video_metadata=[
-            {"total_num_frames": count, "fps": clip.fps, "frames_indices": list(range(count)), "duration": clip.duration}
+            {
+                "total_num_frames": count,
+                "fps": clip.fps,
+                "frames_indices": list(range(count)),
+                "duration": clip.duration,
+            }
         ],
         do_sample_frames=False,
         do_resize=False,

@@ -1,11 +1,11 @@
 import torch
-from tests.tiny_qwen import model_and_processor, row, video_settings, write_video
 from transformers import Qwen2_5_VLForConditionalGeneration
 
 from rlvtg.model.family import family
 from rlvtg.model.inputs import Encoder
 from rlvtg.model.pads import forbid_vision_tokens
 from rlvtg.rollout.hf import rollout
+from tests.tiny_qwen import model_and_processor, row, video_settings, write_video
 
 
 def a_model_that_wants_pads(tmp_path):

@@ -1,10 +1,10 @@
 import pytest
 import torch
-from tests.tiny_qwen import model_and_processor
 from transformers import Qwen2_5_VLConfig
 
 from rlvtg.model.family import family
 from rlvtg.model.positions import prompt_positions
+from tests.tiny_qwen import model_and_processor
 
 VIDEO = 7
 FAMILY = family(Qwen2_5_VLConfig(video_token_id=VIDEO, vision_config={"tokens_per_second": 2}))
@@ -79,7 +79,7 @@ def test_pads_that_do_not_fit_the_grids_are_an_error(ids, grids, message):
 
 
 def test_ours_differ_from_the_installed_transformers_only_behind_the_video():
-    """If this fails, transformers has changed how it places text behind a video: read the release notes, then stack pins."""
+    """If this fails, transformers has changed how it places text behind a video: read its release notes."""
     model, processor = model_and_processor()
     facts = family(model.config)
     ids = torch.tensor([1, *[facts.video_token_id] * 4, 5, 6])

@@ -27,7 +27,9 @@ def model_and_processor(scale: float = SCALE, seed: int = 0, **sizes: Any) -> tu
     return model.eval(), processor
 
 
-def write_video(path: Path, *, seconds: float = 8, rate: int = 8, width: int = 112, height: int = 84, seed: int = 0) -> str:
+def write_video(
+    path: Path, *, seconds: float = 8, rate: int = 8, width: int = 112, height: int = 84, seed: int = 0
+) -> str:
     """An h264 file of slowly changing colours; returns its path."""
     colors = np.random.default_rng(seed).integers(0, 255, (int(seconds) + 2, 2, 2, 3))
     with av.open(str(path), "w") as container:
@@ -43,12 +45,25 @@ def write_video(path: Path, *, seconds: float = 8, rate: int = 8, width: int = 1
 
 def video_settings(fps: float = 2.0, **changes: Any) -> Video:
     """Small frames, positions as time, at `fps`."""
-    settings = {"fps": fps, "min_frames": 4, "max_frames": 64, "min_pixels": 784, "max_pixels": 3136, "sampling": "interval"}
+    settings = {
+        "fps": fps,
+        "min_frames": 4,
+        "max_frames": 64,
+        "min_pixels": 784,
+        "max_pixels": 3136,
+        "sampling": "interval",
+    }
     return Video(**(settings | changes))
 
 
 def row(video: str, query: str = "a red circle appears", **columns: Any) -> dict[str, Any]:
     """A dataset row that asks `query` about `video`."""
     prompt = [{"role": "user", "content": [{"type": "video"}, {"type": "text", "text": query}]}]
-    given = {"id": f"{Path(video).stem} {query}", "video": video, "query": query, "duration": 8.0, "spans": [[2.0, 5.0]]}
+    given = {
+        "id": f"{Path(video).stem} {query}",
+        "video": video,
+        "query": query,
+        "duration": 8.0,
+        "spans": [[2.0, 5.0]],
+    }
     return given | {"prompt": prompt, "video_start": None, "video_end": None} | columns

@@ -1,8 +1,8 @@
 """The demo's data: small h264 videos with coloured shapes that come and go, annotated in Charades-STA style JSON.
 
-A video lasts a whole number of seconds and shows a noisy, still background. Two or three events happen in it: a circle
-of one colour appears, drifts, and vanishes. Events may overlap. The query `a red circle appears` has one answer, because
-no colour comes twice in a video.
+A video lasts a whole number of seconds and shows a noisy, still background. Two or three events happen in it: a
+circle of one colour appears, drifts, and vanishes. Events may overlap. The query `a red circle appears` has one
+answer, because no colour comes twice in a video.
 """
 
 import json
@@ -40,7 +40,9 @@ def make(folder: str | os.PathLike[str], sizes: dict[str, int], seed: int = 0) -
     made_from = {"sizes": sizes, "seed": seed}
     for split, size in sizes.items():
         if split not in SPLITS or size < 1:
-            raise ValueError(f"tiny data: got {size} videos for split {split!r}; splits are {', '.join(SPLITS)}, sizes >= 1")
+            raise ValueError(
+                f"tiny data: got {size} videos for split {split!r}; splits are {', '.join(SPLITS)}, sizes >= 1"
+            )
     receipt = folder / "made_from.json"
     if receipt.exists() and json.loads(receipt.read_text()) != made_from:
         raise ValueError(

@@ -44,8 +44,8 @@ def predict(
         title: what the progress bar says.
 
     Returns:
-        Dictionaries with `id`, `video`, `query`, `duration`, `spans`, `completion` and `predicted` (empty if nothing was
-        parsed).
+        Dictionaries with `id`, `video`, `query`, `duration`, `spans`, `completion` and `predicted` (empty if nothing
+        was parsed).
     """
     config, parse = greedy(encoder, max_new_tokens), grammar(grammar_name).parse
     predictions: list[dict[str, Any]] = []

@@ -1,4 +1,4 @@
-"""What differs between model families: token ids, pixel units and the clock, read from the model's own configuration."""
+"""What differs between model families: token ids, pixel units and the clock, from the model's own configuration."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -59,5 +59,7 @@ def family(config: PreTrainedConfig) -> Family:
         ValueError: a model type that the library does not know.
     """
     if config.model_type not in FAMILIES:
-        raise ValueError(f"model type {config.model_type!r} is not supported; supported are {', '.join(sorted(FAMILIES))}")
+        raise ValueError(
+            f"model type {config.model_type!r} is not supported; supported are {', '.join(sorted(FAMILIES))}"
+        )
     return FAMILIES[config.model_type](config)

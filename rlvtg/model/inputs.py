@@ -162,7 +162,7 @@ class Encoder:
         return self.clips.get(row["video"], row.get("video_start"), row.get("video_end"))
 
     def __call__(self, row: Mapping[str, Any]) -> Inputs:
-        """The inputs of a row's prompt. Columns: `prompt`, `video`, optional `video_start` and `video_end` (seconds)."""
+        """The inputs of a row's prompt. Columns: `prompt`, `video`, optional `video_start`, `video_end` (seconds)."""
         time, time_format = self.settings.time, self.settings.time_format
         return prompt_inputs(
             row["prompt"], self._video(row), self.processor, self.family, time=time, time_format=time_format

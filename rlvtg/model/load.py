@@ -60,6 +60,10 @@ def freeze(model: PreTrainedModel, prefixes: Sequence[str]) -> None:
         try:
             part = model.base_model.get_submodule(prefix)
         except AttributeError as error:
-            parts = [f"{name}.{child}" for name, module in model.base_model.named_children() for child, _ in module.named_children()]
+            parts = [
+                f"{name}.{child}"
+                for name, module in model.base_model.named_children()
+                for child, _ in module.named_children()
+            ]
             raise ValueError(f"freeze: the model has no part {prefix!r}; parts are {', '.join(parts)}") from error
         part.requires_grad_(False)

@@ -1,9 +1,9 @@
 """Vision tokens can never be sampled.
 
-A completion with a video pad in it breaks every later forward pass ("features and tokens do not match"). Suppressing the
-pads in the sampler alone would leave the policy another distribution than the one that was sampled from, so they are
-taken out of the model's output layer: a constant bias makes their probability exactly zero, in generation and in the
-log-probabilities alike. The bias is not saved with the model and is not trained.
+A completion with a video pad in it breaks every later forward pass ("features and tokens do not match"). Suppressing
+the pads in the sampler alone would leave the policy another distribution than the one that was sampled from, so they
+are taken out of the model's output layer: a constant bias makes their probability exactly zero, in generation and in
+the log-probabilities alike. The bias is not saved with the model and is not trained.
 """
 
 import torch

@@ -1,12 +1,12 @@
 """Seconds become positions: the three-dimensional positions (M-RoPE) of a prompt with videos in it.
 
-Every pass over a prompt (rollout, old, reference and policy log-probabilities, SFT, evaluation) takes its positions from
-here and hands them to the model, which then computes none of its own.
+Every pass over a prompt (rollout, old, reference and policy log-probabilities, SFT, evaluation) takes its positions
+from here and hands them to the model, which then computes none of its own.
 
 Source: Qwen2.5-VL (arXiv 2502.13923, section 2.1.3). Text advances all three axes by one per token. A video of a
 (t, h, w) grid, merged `merge_size` by `merge_size`, starts at the next free position p: its tokens lie at
-(p + floor(k * seconds_per_grid * tokens_per_second), p + row, p + column) for grid step k, and the text behind it starts
-one above the largest of these.
+(p + floor(k * seconds_per_grid * tokens_per_second), p + row, p + column) for grid step k, and the text behind it
+starts one above the largest of these.
 Differs: transformers 5.3 to 5.23 start that text at p + max(h, w) / merge_size, as if a video took no time.
 """
 

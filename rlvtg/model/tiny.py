@@ -1,7 +1,8 @@
 """The demo's model: a Qwen2.5-VL of some 0.4 M parameters with random weights, its own tokenizer and chat template.
 
-It is saved to a folder and loaded with `from_pretrained`, as anybody's model is. Sizes and initialisation were chosen so
-that it learns the demo's task on one CPU core; the architecture, the processor and the file formats are Qwen2.5-VL's.
+It is saved to a folder and loaded with `from_pretrained`, as anybody's model is. Sizes and initialisation were chosen
+so that it learns the demo's task on one CPU core; the architecture, the processor and the file formats are
+Qwen2.5-VL's.
 """
 
 import os
@@ -57,7 +58,7 @@ def make(folder: str | os.PathLike[str], seed: int = 0) -> None:
 
 
 def tiny_processor() -> Qwen2_5_VLProcessor:
-    """A Qwen2.5-VL processor around a byte-level BPE that knows the demo's words; any other text falls back to bytes."""
+    """A Qwen2.5-VL processor around a byte-level BPE that knows the demo's words; other text falls back to bytes."""
     size = {"shortest_edge": 28 * 28, "longest_edge": 28 * 28 * 768}
     return Qwen2_5_VLProcessor(
         image_processor=Qwen2VLImageProcessor(size=dict(size)),

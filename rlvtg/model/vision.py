@@ -1,8 +1,9 @@
 """A video is encoded once per model call, however many rows are about it.
 
-transformers wants the pixels of every row, so a group of G completions would run the vision tower G times over the same
-frames. With `share_vision` a call may give each video once plus `video_rows`, the indices of the videos of each row; the
-features are computed inside the model's own forward (so DDP, ZeRO and checkpointing see an ordinary call) and repeated.
+transformers wants the pixels of every row, so a group of G completions would run the vision tower G times over the
+same frames. With `share_vision` a call may give each video once plus `video_rows`, the indices of the videos of each
+row; the features are computed inside the model's own forward (so DDP, ZeRO and checkpointing see an ordinary call)
+and repeated.
 """
 
 from typing import Any

@@ -1,8 +1,8 @@
 """GRPO with video prompts, on TRL's `GRPOTrainer`. The only file that touches its internals.
 
-TRL 1.16 knows no video: a video written into a prompt reaches its rollout and not its loss. Here a row holds the path of
-its video; the encoder turns it into the same inputs for rollout and for old, reference and policy log-probabilities. The
-parent's methods are wrapped, never rewritten.
+TRL 1.16 knows no video: a video written into a prompt reaches its rollout and not its loss. Here a row holds the path
+of its video; the encoder turns it into the same inputs for rollout and for old, reference and policy
+log-probabilities. The parent's methods are wrapped, never rewritten.
 """
 
 from collections.abc import Mapping, Sequence
@@ -85,7 +85,7 @@ class VideoGRPOTrainer(GRPOTrainer):
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         self._rows = inputs
         output = super()._generate_and_score_completions(inputs)
-        # a list with one entry per row goes through TRL's shuffling and splitting unharmed; a flat pixel tensor would not
+        # a list with one entry per row goes through TRL's shuffling and splitting unharmed; flat pixels would not
         output["prompts"] = self._prompts
         return output
 
@@ -110,7 +110,13 @@ class VideoGRPOTrainer(GRPOTrainer):
         return super()._compute_loss(model, inputs)
 
     def _get_per_token_logps_and_entropies(
-        self, model: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor, logits_to_keep: int, *args: Any, **kwargs: Any
+        self,
+        model: Any,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        logits_to_keep: int,
+        *args: Any,
+        **kwargs: Any,
     ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
         """The parent's log-probabilities, of a model that is also given the videos and positions of its rows."""
         done = 0
@@ -139,8 +145,8 @@ class VideoGRPOTrainer(GRPOTrainer):
 def whole_groups(micro_batches: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The rows of TRL's shuffled micro-batches, dealt out again so that each micro-batch holds whole groups.
 
-    Groups follow each other in the order in which the shuffle brought their first rows. Values are tensors or lists with
-    one entry per row, or scalars for the whole batch.
+    Groups follow each other in the order in which the shuffle brought their first rows. Values are tensors or lists
+    with one entry per row, or scalars for the whole batch.
     """
     owners = [prompt for micro_batch in micro_batches for prompt in micro_batch["prompts"]]
     first_seen: dict[int, int] = {}

@@ -84,7 +84,7 @@ def trainable_model(recipe: Recipe, stage: SftStage | GrpoStage, path: str) -> P
 
 @contextmanager
 def generating(trainer: Trainer) -> Iterator[PreTrainedModel]:
-    """The trainer's model as one that can generate: unwrapped, its ZeRO-3 shards gathered, checkpointing off meanwhile."""
+    """The trainer's model as one that can generate: unwrapped, ZeRO-3 shards gathered, checkpointing off meanwhile."""
     with unwrap_model_for_generation(
         trainer.model_wrapped,
         trainer.accelerator,

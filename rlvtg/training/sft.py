@@ -60,7 +60,9 @@ def target(prompt: Messages, completion: Messages, processor: ProcessorMixin) ->
         else:
             further = _render([*prompt, *completion[: index + 1]], processor)
             if not further.startswith(rendered):
-                raise ValueError("the chat template changes an answer when the conversation goes on; it cannot be trained on")
+                raise ValueError(
+                    "the chat template changes an answer when the conversation goes on; it cannot be trained on"
+                )
             between = tokenizer(further[len(rendered) :], add_special_tokens=False)["input_ids"]
             ids += between
             labels += [-100] * len(between)
