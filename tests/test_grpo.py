@@ -1,0 +1,209 @@
+"""A few real steps of TRL's trainer on video, in every way that a stage can be set up."""
+
+import random
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from tests.tiny_qwen import model_and_processor, row, video_settings, write_video
+
+from rlvtg.model.family import family
+from rlvtg.model.inputs import Encoder
+from rlvtg.model.load import load_model
+from rlvtg.recipe import GrpoStage, Lora, Recipe, RewardSpec
+from rlvtg.reward import bind
+from rlvtg.training.grpo import grpo_trainer, whole_groups
+
+G = 4
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """A folder with a saved model and two videos."""
+    folder = tmp_path_factory.mktemp("saved")
+    model, processor = model_and_processor()
+    model.save_pretrained(folder / "model")
+    processor.save_pretrained(folder / "model")
+    videos = [write_video(folder / f"{name}.mp4", seconds=4 + 2 * k, seed=k) for k, name in enumerate("abc")]
+    return folder, processor, videos
+
+
+def even_length(completions, **_):
+    """A reward that differs within a group of a model that has learned nothing."""
+    return [float(len(completion[0]["content"]) % 2) for completion in completions]
+
+
+def a_trainer(saved, tmp_path, monkeypatch, rows=None, **changes):
+    folder, processor, videos = saved
+    monkeypatch.chdir(tmp_path)
+    Path("mine.py").write_text(
+        "def even_length(completions, **_):\n    return [float(len(c[0]['content']) % 2) for c in completions]\n"
+    )
+    stage = GrpoStage(
+        kind="grpo", data="rl", learning_rate=1e-3, lr_scheduler_type="constant", per_device_train_batch_size=2 * G,
+        max_steps=2, rewards={"tiou": RewardSpec(), "mine.py:even_length": RewardSpec()}, num_generations=G, beta=0.0,
+        loss_type="grpo", scale_rewards="group", epsilon=0.2, num_iterations=1, temperature=1.0, max_completion_length=8,
+    )  # fmt: skip
+    for name, value in changes.items():
+        setattr(stage, name, value)
+    recipe = Recipe(name="test", model=str(folder / "model"), bf16=False, use_cpu=True, report_to=[], grammar="to")
+    rows = rows or [row(video, query) for video in videos for query in ("a red circle appears", "when is it blue")]
+    rewards = bind(stage.rewards, rows[0].keys(), grammar="to")
+    encoder = Encoder(processor, family(load_model(recipe.model).config), video_settings(1.0))
+    return grpo_trainer(recipe, stage, rows, rewards, recipe.model, encoder, str(tmp_path / "out"))
+
+
+def weights(trainer):
+    return {name: value.detach().clone() for name, value in trainer.model.named_parameters()}
+
+
+def changed(trainer, before):
+    return {name for name, value in trainer.model.named_parameters() if not torch.equal(value, before[name])}
+
+
+@pytest.mark.parametrize(
+    ("changes", "learns", "stays"),
+    [
+        ({}, ["visual.blocks", "visual.merger", "language_model.layers"], []),
+        ({"freeze": ["visual"]}, ["language_model.layers"], ["visual."]),
+        (
+            {"freeze": ["visual.patch_embed", "visual.blocks"]},
+            ["visual.merger", "language_model.layers"],
+            ["visual.patch_embed", "visual.blocks"],
+        ),
+        ({"lora": Lora(r=4, lora_alpha=8)}, ["lora_B"], ["base_layer", "visual.", "lm_head"]),
+        ({"lora": Lora(r=4, lora_alpha=8), "gradient_checkpointing": True, "beta": 0.1}, ["lora_B"], ["base_layer"]),
+        (
+            {"lora": Lora(r=4, target_modules="all-linear"), "freeze": ["visual.blocks"]},
+            ["visual.merger.mlp.0.lora_B", "q_proj.lora_B"],
+            ["visual.blocks"],
+        ),
+        ({"beta": 0.1}, ["visual.blocks", "language_model.layers"], []),
+        ({"num_iterations": 2}, ["language_model.layers"], []),
+        (
+            {"gradient_accumulation_steps": 2, "per_device_train_batch_size": G, "gradient_checkpointing": True},
+            ["visual.blocks", "language_model.layers"],
+            [],
+        ),
+        ({"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": True}, "freeze": ["visual"]},
+         ["language_model.layers"], ["visual."]),
+    ],
+    ids=[
+        "full", "frozen tower and merger", "frozen tower", "lora", "lora, checkpointing, beta", "lora everywhere but blocks",
+        "beta", "two iterations", "accumulation, checkpointing", "reentrant checkpointing",
+    ],
+)  # fmt: skip
+def test_it_trains_what_it_should_and_nothing_else(saved, tmp_path, monkeypatch, changes, learns, stays):
+    trainer = a_trainer(saved, tmp_path, monkeypatch, **changes)
+    before = weights(trainer)
+    trainer.train()
+    moved = changed(trainer, before)
+    for part in learns:
+        assert any(part in name for name in moved), part
+    for part in stays:
+        assert not any(part in name for name in moved), part
+    log = [entry for entry in trainer.state.log_history if "loss" in entry]
+    assert trainer.state.global_step == 2
+    assert all(entry["grad_norm"] > 0 for entry in log)
+    assert {"reward", "rewards/tiou/mean", "rewards/even_length/mean", "completions/mean_length"} <= log[0].keys()
+    if changes.get("beta"):
+        assert log[0]["kl"] == pytest.approx(0, abs=1e-5)  # the reference is where the stage starts
+        assert log[1]["kl"] > 1e-6
+
+
+def test_every_pass_encodes_each_video_once_and_not_once_per_completion(saved, tmp_path, monkeypatch):
+    trainer = a_trainer(saved, tmp_path, monkeypatch, beta=0.1, num_iterations=2, max_steps=1)
+    passes = {"policy": [], "reference": []}
+    hooks = [
+        model.base_model.visual.register_forward_pre_hook(lambda _, args, name=name: passes[name].append(len(args[0])))
+        for name, model in (("policy", trainer.model), ("reference", trainer.ref_model))
+    ]
+    trainer.train()
+    for hook in hooks:
+        hook.remove()
+    prompts = {id(prompt): prompt for prompt in trainer._buffered_inputs[0]["prompts"]}.values()
+    once = sum(len(video.pixel_values) for video in {id(prompt.video): prompt.video for prompt in prompts}.values())
+    assert len(prompts) == 2
+    assert passes["policy"] == [once] * 3  # rollout, old log-probabilities, policy
+    assert passes["reference"] == [once]
+    assert trainer.encoder.clips.decodes == len({prompt.video.starts for prompt in prompts} and {p["video"] for p in trainer._rows})
+
+
+def test_micro_batches_hold_whole_groups_after_trl_has_shuffled_them(saved, tmp_path, monkeypatch):
+    torch.manual_seed(3)
+    trainer = a_trainer(
+        saved, tmp_path, monkeypatch, per_device_train_batch_size=G, gradient_accumulation_steps=3, max_steps=1
+    )
+    trainer.train()
+    batches = trainer._buffered_inputs
+    assert len(batches) == 3
+    for micro_batch in batches:
+        assert len({id(prompt) for prompt in micro_batch["prompts"]}) == 1
+        assert len(micro_batch["completion_ids"]) == G
+        assert abs(float(micro_batch["advantages"].sum())) < 1e-4  # advantages of one group
+    assert len({id(micro_batch["prompts"][0]) for micro_batch in batches}) == 3
+
+
+def test_whole_groups_moves_rows_and_changes_none():
+    rng = random.Random(0)
+    prompts = [object() for _ in range(4)]
+    rows = [(prompt, k) for prompt in range(4) for k in range(3)]
+    rng.shuffle(rows)
+    shuffled = [
+        {
+            "prompts": [prompts[prompt] for prompt, _ in part],
+            "tokens": torch.tensor([[prompt, k] for prompt, k in part]),
+            "num_items_in_batch": torch.tensor(12),
+            "absent": None,
+        }
+        for part in (rows[:6], rows[6:])
+    ]
+    dealt = whole_groups(shuffled)
+    assert [len({id(prompt) for prompt in part["prompts"]}) for part in dealt] == [2, 2]
+    for part in dealt:
+        assert [prompts[prompt] for prompt, _ in part["tokens"].tolist()] == part["prompts"]
+        assert part["num_items_in_batch"] == 12 and part["absent"] is None
+    assert sorted(map(tuple, torch.cat([part["tokens"] for part in dealt]).tolist())) == sorted(rows)
+
+
+def test_the_loss_pass_gives_sampled_tokens_the_log_probability_of_a_plain_forward(saved, tmp_path, monkeypatch):
+    """TRL's own path through our closure, against one row at a time with its own pixels."""
+    trainer = a_trainer(saved, tmp_path, monkeypatch, num_iterations=2, max_steps=1, learning_rate=1e-12)
+    trainer.train()
+    made = trainer._buffered_inputs[0]
+    model = trainer.model
+    for index, prompt in enumerate(made["prompts"]):
+        ids = made["completion_ids"][index][made["completion_mask"][index].bool()]
+        places = prompt.next_position + torch.arange(len(ids)).expand(3, -1)
+        with torch.no_grad():
+            logits = model(
+                input_ids=torch.cat([prompt.input_ids, ids])[None],
+                position_ids=torch.cat([prompt.position_ids, places], dim=1)[:, None],
+                pixel_values_videos=prompt.video.pixel_values,
+                video_grid_thw=prompt.video.grids,
+            ).logits[0, -len(ids) - 1 : -1]
+        expected = logits.log_softmax(-1).gather(1, ids[:, None])[:, 0]
+        assert (made["old_per_token_logps"][index, : len(ids)] - expected).abs().max() < 1e-4
+
+
+def test_completions_are_logged_with_true_and_predicted_spans(saved, tmp_path, monkeypatch):
+    trainer = a_trainer(saved, tmp_path, monkeypatch, max_steps=1)
+    trainer.train()
+    [file] = (tmp_path / "out" / "completions").glob("*.parquet")
+    table = pd.read_parquet(file)
+    assert len(table) == 2 * G
+    assert {"id", "spans", "predicted", "tiou", "even_length", "advantage", "completion"} <= set(table.columns)
+    assert [list(span) for span in table["spans"][0]] == [[2.0, 5.0]]
+
+
+def test_a_batch_that_would_tear_groups_apart_is_refused(saved, tmp_path, monkeypatch):
+    with pytest.raises(ValueError, match="groups are kept whole"):
+        a_trainer(saved, tmp_path, monkeypatch, per_device_train_batch_size=6, gradient_accumulation_steps=2)
+
+
+def test_no_pad_is_sampled_while_training(saved, tmp_path, monkeypatch):
+    trainer = a_trainer(saved, tmp_path, monkeypatch, max_completion_length=24)
+    trainer.train()
+    forbidden = set(family(trainer.model.config).vision_token_ids)
+    assert not forbidden & set(trainer._buffered_inputs[0]["completion_ids"].flatten().tolist())
