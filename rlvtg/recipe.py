@@ -16,17 +16,16 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, get_args, get_origin
 
+import yaml  # OmegaConf lets the errors of its YAML parser through and has no name of its own for them
 from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-
-# OmegaConf lets the errors of its YAML parser through and has no name of its own for them.
-from omegaconf.omegaconf import yaml
 
 SHIPPED = Path(__file__).resolve().parent.parent / "recipes"
 
 READERS = ("charades_sta", "time_r1", "jsonl")
 SAMPLINGS = ("linspace", "interval")
 TIMES = ("positions", "text")
+TURNS = ("query", "video")
 EXPORTS = ("adapter", "merged")
 # The schedules of Hugging Face that need no argument beyond the number of warm-up steps.
 # fmt: off
@@ -116,6 +115,8 @@ class Stage:
 class SftStage(Stage):
     """Supervised fine-tuning on given completions."""
 
+    turns: str = "query"  # query (one question a row) | video (the other queries of its video follow as turns)
+    narrate: float = 0.0  # share of rows that tell, behind each stamp of time: text, which annotated events are on
     # The target of the rows that bring none, with {query}, {start}, {end}, {duration}; null = every row must bring one.
     completion: str | None = None
 
@@ -532,7 +533,7 @@ def check(recipe: Recipe, world_size: int = 1) -> None:
         _check_choice(path, name, recipe.data)
         _check_source(recipe, name)
     for name, stage in recipe.stages.items():
-        _check_stage(f"stages.{name}", stage)
+        _check_stage(f"stages.{name}", stage, recipe.video)
         if isinstance(stage, GrpoStage):
             _check_grpo(f"stages.{name}", stage, recipe.data[stage.data], world_size)
 
@@ -605,13 +606,17 @@ def _is_below(place: str, folder: str) -> bool:
     return Path(os.path.abspath(place)).is_relative_to(os.path.abspath(folder))
 
 
-def _check_stage(path: str, stage: Stage) -> None:
+def _check_stage(path: str, stage: Stage, video: Video) -> None:
     _check_choice(f"{path}.kind", stage.kind, KINDS)
     _check_choice(f"{path}.lr_scheduler_type", stage.lr_scheduler_type, SCHEDULES)
     for form in stage.export:
         _check_choice(f"{path}.export", form, EXPORTS)
     if "adapter" in stage.export and stage.lora is None:
         raise RecipeError(f"{path}.export: got adapter without lora, allowed: merged, or set {path}.lora")
+    if isinstance(stage, SftStage):
+        _check_choice(f"{path}.turns", stage.turns, TURNS)
+        if stage.narrate and video.time != "text":
+            raise RecipeError(f"{path}.narrate: got {stage.narrate:g} with video.time {video.time}, want time: text")
     if isinstance(stage, SftStage) and stage.completion is not None:
         example = {"query": "", "start": 1.0, "end": 2.0, "duration": 3.0}
         _check_template(f"{path}.completion", stage.completion, example)

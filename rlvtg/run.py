@@ -25,8 +25,9 @@ from transformers.trainer_utils import get_last_checkpoint
 from rlvtg import recipe as recipes
 from rlvtg.data import tiny as tiny_data
 from rlvtg.data.check import check
+from rlvtg.data.conversation import conversations
 from rlvtg.data.read import read
-from rlvtg.data.row import conversations, rows
+from rlvtg.data.row import rows
 from rlvtg.evaluation.metrics import Prediction, best_constant, constant_predictions, query_iou, score
 from rlvtg.evaluation.predict import predict
 from rlvtg.evaluation.report import (
@@ -112,8 +113,8 @@ def prepare(recipe: Recipe, state: PartialState) -> Prepared:
         found = rows(samples[stage.data], recipe.prompt, recipe.system, target)
         if isinstance(stage, GrpoStage):
             stage_rewards[name] = bind(stage.rewards, found[0].keys(), grammar=recipe.grammar)
-        elif stage.turns == "video":
-            found = conversations(found, seed=recipe.seed)
+        else:
+            found = conversations(found, turns=stage.turns, narrate=stage.narrate, seed=recipe.seed)
         stage_rows[name] = found
     test_rows = rows(samples[recipe.evaluation.data], recipe.prompt, recipe.system)
     return Prepared(folder, stage_rows, stage_rewards, test_rows)
@@ -243,9 +244,7 @@ def finish(recipe: Recipe, prepared: Prepared, encoder: Encoder, *, seconds: flo
     print("next:")
     print(f"  tensorboard --logdir {folder}")
     print(f"  accelerate launch rlvtg/train.py recipe={folder / 'recipe.yaml'} output_dir=runs/mine key=value ...")
-    print(
-        f"  python -c \"from transformers import AutoModelForImageTextToText as M; M.from_pretrained('{_exported(folder, labels[-1])}')\""
-    )
+    print(f"  ls {_exported(folder, labels[-1])}   # load it with from_pretrained: see the README")
 
 
 def _exported(folder: Path, stage: str) -> Path:

@@ -6,7 +6,6 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from tests.tiny_qwen import model_and_processor, row, video_settings, write_video
 
 from rlvtg.model.family import family
 from rlvtg.model.inputs import Encoder
@@ -14,8 +13,10 @@ from rlvtg.model.load import load_model
 from rlvtg.recipe import GrpoStage, Lora, Recipe, RewardSpec
 from rlvtg.reward import bind
 from rlvtg.training.grpo import grpo_trainer, whole_groups
+from tests.tiny_qwen import model_and_processor, row, video_settings, write_video
 
 G = 4
+REENTRANT = {"use_reentrant": True}
 
 
 @pytest.fixture(scope="module")
@@ -29,11 +30,6 @@ def saved(tmp_path_factory):
     return folder, processor, videos
 
 
-def even_length(completions, **_):
-    """A reward that differs within a group of a model that has learned nothing."""
-    return [float(len(completion[0]["content"]) % 2) for completion in completions]
-
-
 def a_trainer(saved, tmp_path, monkeypatch, rows=None, **changes):
     folder, processor, videos = saved
     monkeypatch.chdir(tmp_path)
@@ -41,10 +37,22 @@ def a_trainer(saved, tmp_path, monkeypatch, rows=None, **changes):
         "def even_length(completions, **_):\n    return [float(len(c[0]['content']) % 2) for c in completions]\n"
     )
     stage = GrpoStage(
-        kind="grpo", data="rl", learning_rate=1e-3, lr_scheduler_type="constant", per_device_train_batch_size=2 * G,
-        max_steps=2, rewards={"tiou": RewardSpec(), "mine.py:even_length": RewardSpec()}, num_generations=G, beta=0.0,
-        loss_type="grpo", scale_rewards="group", epsilon=0.2, num_iterations=1, temperature=1.0, max_completion_length=8,
-    )  # fmt: skip
+        kind="grpo",
+        data="rl",
+        learning_rate=1e-3,
+        lr_scheduler_type="constant",
+        per_device_train_batch_size=2 * G,
+        max_steps=2,
+        rewards={"tiou": RewardSpec(), "mine.py:even_length": RewardSpec()},
+        num_generations=G,
+        beta=0.0,
+        loss_type="grpo",
+        scale_rewards="group",
+        epsilon=0.2,
+        num_iterations=1,
+        temperature=1.0,
+        max_completion_length=8,
+    )
     for name, value in changes.items():
         setattr(stage, name, value)
     recipe = Recipe(name="test", model=str(folder / "model"), bf16=False, use_cpu=True, report_to=[], grammar="to")
@@ -86,12 +94,15 @@ def changed(trainer, before):
             ["visual.blocks", "language_model.layers"],
             [],
         ),
-        ({"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": True}, "freeze": ["visual"]},
-         ["language_model.layers"], ["visual."]),
+        (
+            {"freeze": ["visual"], "gradient_checkpointing": True, "gradient_checkpointing_kwargs": REENTRANT},
+            ["language_model.layers"],
+            ["visual."],
+        ),
     ],
     ids=[
-        "full", "frozen tower and merger", "frozen tower", "lora", "lora, checkpointing, beta", "lora everywhere but blocks",
-        "beta", "two iterations", "accumulation, checkpointing", "reentrant checkpointing",
+        "full", "frozen tower and merger", "frozen tower", "lora", "lora, checkpointing, beta",
+        "lora everywhere but blocks", "beta", "two iterations", "accumulation, checkpointing", "reentrant",
     ],
 )  # fmt: skip
 def test_it_trains_what_it_should_and_nothing_else(saved, tmp_path, monkeypatch, changes, learns, stays):
@@ -127,7 +138,9 @@ def test_every_pass_encodes_each_video_once_and_not_once_per_completion(saved, t
     assert len(prompts) == 2
     assert passes["policy"] == [once] * 3  # rollout, old log-probabilities, policy
     assert passes["reference"] == [once]
-    assert trainer.encoder.clips.decodes == len({prompt.video.starts for prompt in prompts} and {p["video"] for p in trainer._rows})
+    assert trainer.encoder.clips.decodes == len(
+        {prompt.video.starts for prompt in prompts} and {p["video"] for p in trainer._rows}
+    )
 
 
 def test_micro_batches_hold_whole_groups_after_trl_has_shuffled_them(saved, tmp_path, monkeypatch):

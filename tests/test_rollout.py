@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from tests.tiny_qwen import model_and_processor, row, video_settings, write_video
 from transformers import GenerationConfig
 
 from rlvtg.model.family import family
 from rlvtg.model.inputs import Encoder, batch
 from rlvtg.rollout.hf import rollout
+from tests.tiny_qwen import model_and_processor, row, video_settings, write_video
 
 SAMPLING = GenerationConfig(do_sample=True, max_new_tokens=12, pad_token_id=0, eos_token_id=2, top_k=0)
 GREEDY = GenerationConfig(do_sample=False, max_new_tokens=12, pad_token_id=0, eos_token_id=2)
@@ -104,7 +104,9 @@ def test_a_group_is_prefilled_and_its_video_encoded_once(tiny, videos):
     inputs = prompts(tiny, videos, fps=1.0)
     patches, tokens = [], []
     hooks = [
-        model.model.visual.register_forward_pre_hook(lambda _, args, kwargs: patches.append(len(args[0])), with_kwargs=True),
+        model.model.visual.register_forward_pre_hook(
+            lambda _, args, kwargs: patches.append(len(args[0])), with_kwargs=True
+        ),
         model.model.language_model.register_forward_pre_hook(
             lambda _, args, kwargs: tokens.append(tuple(kwargs["inputs_embeds"].shape[:2])), with_kwargs=True
         ),
@@ -146,7 +148,9 @@ def test_the_frame_rate_reaches_the_model(tiny, videos):
     from rlvtg.model.inputs import prompt_inputs, video_inputs
 
     video = video_inputs(slower, processor, family(model.config), time="positions")
-    other = prompt_inputs(row(videos[0])["prompt"], video, processor, family(model.config), time="positions", time_format="")
+    other = prompt_inputs(
+        row(videos[0])["prompt"], video, processor, family(model.config), time="positions", time_format=""
+    )
     assert torch.equal(other.input_ids, one.input_ids)
     ids = rollout(model, [one], GREEDY)[0]
     ours, _ = policy(model, [one], [ids])

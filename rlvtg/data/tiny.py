@@ -1,7 +1,7 @@
 """The demo's data: small h264 videos with coloured shapes that come and go, annotated in Charades-STA style JSON.
 
 A video lasts a whole number of seconds and shows a noisy, still background. Two or three events happen in it: a
-circle of one colour appears, drifts, and vanishes. Events may overlap. The query `a red circle appears` has one
+circle of one colour appears, drifts, and vanishes. Events may overlap. The query `a red circle` has one
 answer, because no colour comes twice in a video.
 """
 
@@ -66,7 +66,7 @@ def make(folder: str | os.PathLike[str], sizes: dict[str, int], seed: int = 0) -
             name: {
                 "duration": float(told["duration"]),
                 "timestamps": [[float(event["start"]), float(event["end"])] for event in told["events"]],
-                "sentences": [f"a {event['color']} circle appears" for event in told["events"]],
+                "sentences": [f"a {event['color']} circle" for event in told["events"]],
             }
             for name, told in stories.items()
         }

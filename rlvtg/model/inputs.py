@@ -43,12 +43,14 @@ class Inputs:
     Attributes:
         input_ids: (P,) token ids, video pads expanded.
         position_ids: (3, P) time, height and width positions.
+        labels: (P,) the ids of narrated tokens, which supervised training learns; -100 elsewhere.
         next_position: the position of the first completion token on all three axes.
         video: the pixels, shared between the prompts of one clip.
     """
 
     input_ids: torch.Tensor
     position_ids: torch.Tensor
+    labels: torch.Tensor
     next_position: int
     video: VideoInputs
 
@@ -78,11 +80,14 @@ def video_inputs(clip: Clip, processor: ProcessorMixin, family: Family, *, time:
     )
 
 
-def with_stamps(messages: Sequence[Mapping[str, Any]], stamps: Sequence[str]) -> list[dict[str, Any]]:
-    """Messages in which the one video has become a video per stamp, each behind its stamp as text.
+def with_stamps(
+    messages: Sequence[Mapping[str, Any]], stamps: Sequence[str], narration: Sequence[str] = ()
+) -> list[dict[str, Any]]:
+    """Messages in which the one video has become a video per stamp, each behind its stamp and before its narration.
 
     Source: interleaved textual timestamps, TimeLens (arXiv 2512.14698, section 4).
     """
+    told = narration or [""] * len(stamps)
     stamped = []
     for message in messages:
         content = message["content"]
@@ -90,13 +95,23 @@ def with_stamps(messages: Sequence[Mapping[str, Any]], stamps: Sequence[str]) ->
             parts: list[dict[str, Any]] = []
             for part in content:
                 if part["type"] == "video":
-                    for stamp in stamps:
+                    for stamp, text in zip(stamps, told, strict=True):
                         parts += [{"type": "text", "text": stamp}, {"type": "video"}]
+                        parts += [{"type": "text", "text": text}] if text else []
                 else:
                     parts.append(part)
             content = parts
         stamped.append({**message, "content": content})
     return stamped
+
+
+def narrated(events: Sequence[Mapping[str, Any]], starts: Sequence[float], step: float) -> list[str]:
+    """A line of text for each temporal patch: the events that touch its [start, start + step) seconds."""
+    lines = []
+    for start in starts:
+        under_way = [event["text"] for event in events if event["start"] < start + step and event["end"] > start]
+        lines.append(f" {', '.join(under_way) or 'nothing'}\n")
+    return lines
 
 
 def prompt_inputs(
@@ -107,6 +122,7 @@ def prompt_inputs(
     *,
     time: str,
     time_format: str,
+    events: Sequence[Mapping[str, Any]] = (),
 ) -> Inputs:
     """Token ids and positions of a conversation about one clip, up to where the completion starts.
 
@@ -115,25 +131,40 @@ def prompt_inputs(
         video: that part's pixels.
         time: `positions` (seconds are M-RoPE positions) or `text` (a stamp before each temporal patch).
         time_format: format of a stamp, its value in seconds.
+        events: with `time: text`, events (`start`, `end`, `text`) to narrate behind each temporal patch, with labels.
 
     Raises:
         ValueError: the chat template rendered another number of videos than there are.
     """
+    narration = narrated(events, video.starts, video.seconds_per_grid[0]) if events else [""] * len(video.grids)
     if time == "text":
-        messages = with_stamps(messages, [time_format.format(start) for start in video.starts])
+        stamps = [time_format.format(start) for start in video.starts]
+        messages = with_stamps(messages, stamps, narration if events else ())
     text = processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    ids = processor.tokenizer(text, add_special_tokens=False)["input_ids"]
+    # a pad is a token of its own, so the text between two pads is tokenised as it would be in the whole
+    before, *between = text.split(processor.video_token)
+    if len(between) != len(video.grids):
+        raise ValueError(f"the chat template rendered {len(between)} videos where the prompt has {len(video.grids)}")
+
+    def tokens(piece: str) -> list[int]:
+        return processor.tokenizer(piece, add_special_tokens=False)["input_ids"] if piece else []
+
     merged = (video.grids.prod(dim=1) // family.merge_size**2).tolist()
-    pads = ids.count(family.video_token_id)
-    if pads != len(merged):
-        raise ValueError(f"the chat template rendered {pads} videos where the prompt has {len(merged)}")
-    counts = iter(merged)
-    expanded: list[int] = []
-    for token in ids:
-        expanded += [token] * next(counts) if token == family.video_token_id else [token]
-    input_ids = torch.tensor(expanded)
+    ids = tokens(before)
+    labels = [-100] * len(ids)
+    for count, piece, told in zip(merged, between, narration, strict=True):
+        head, tail = piece.split(told, 1) if told else (piece, "")
+        for part, learned in (
+            ([family.video_token_id] * count, 0),
+            (tokens(head), 0),
+            (tokens(told), 1),
+            (tokens(tail), 0),
+        ):
+            ids += part
+            labels += part if learned else [-100] * len(part)
+    input_ids = torch.tensor(ids)
     position_ids, next_position = prompt_positions(input_ids, video.grids, video.seconds_per_grid, family)
-    return Inputs(input_ids, position_ids, next_position, video)
+    return Inputs(input_ids, position_ids, torch.tensor(labels), next_position, video)
 
 
 class Encoder:
@@ -162,10 +193,18 @@ class Encoder:
         return self.clips.get(row["video"], row.get("video_start"), row.get("video_end"))
 
     def __call__(self, row: Mapping[str, Any]) -> Inputs:
-        """The inputs of a row's prompt. Columns: `prompt`, `video`, optional `video_start`, `video_end` (seconds)."""
-        time, time_format = self.settings.time, self.settings.time_format
+        """The inputs of a row's prompt.
+
+        Columns: `prompt`, `video`; optional `video_start` and `video_end` (seconds), and `narration` (events).
+        """
         return prompt_inputs(
-            row["prompt"], self._video(row), self.processor, self.family, time=time, time_format=time_format
+            row["prompt"],
+            self._video(row),
+            self.processor,
+            self.family,
+            time=self.settings.time,
+            time_format=self.settings.time_format,
+            events=row.get("narration", ()),
         )
 
     def _video(self, row: Mapping[str, Any]) -> VideoInputs:

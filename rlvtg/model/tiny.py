@@ -80,7 +80,7 @@ def _tokenizer() -> PreTrainedTokenizerFast:
     )
     tokenizer.decoder = decoders.ByteLevel()
     corpus = [
-        f" a {color} circle appears user\n assistant\n system\n <think>{color} circle</think><answer>07 to 12</answer>"
+        f"user\n assistant\n a {color} circle, a {color} circle nothing <think></think><answer>07 to 12</answer>"
         for color in COLORS
     ] * 20
     tokenizer.train_from_iterator(

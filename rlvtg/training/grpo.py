@@ -32,6 +32,8 @@ class VideoGRPOTrainer(GRPOTrainer):
             multiple of `args.num_generations`: a group is kept whole.
     """
 
+    _buffered_inputs: list[dict[str, Any]]
+
     def __init__(
         self,
         model: PreTrainedModel,
@@ -206,6 +208,7 @@ def grpo_trainer(
         importance_sampling_level=stage.importance_sampling_level,
         reward_weights=[reward.weight for reward in rewards],
         log_completions=True,
+        num_completions_to_print=0,
     )
     model = trainable_model(recipe, stage, path)
     return VideoGRPOTrainer(

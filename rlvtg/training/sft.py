@@ -18,7 +18,7 @@ Messages = Sequence[Mapping[str, Any]]
 
 
 def collator(encoder: Encoder) -> Callable[[Rows], dict[str, Any]]:
-    """Rows with `prompt` and `completion` -> one model call, with labels on what the assistant says in the completion.
+    """Rows with `prompt` and `completion` -> one model call, with labels on what the assistant says and on narration.
 
     A completion is a list of messages: one answer, or a conversation that goes on (answer, question, answer, ...).
     """
@@ -29,9 +29,10 @@ def collator(encoder: Encoder) -> Callable[[Rows], dict[str, Any]]:
         completions = pad_sequence([ids for ids, _ in targets], batch_first=True, padding_value=pad_token_id)
         mask = pad_sequence([torch.ones_like(ids) for ids, _ in targets], batch_first=True)
         labels = pad_sequence([labels for _, labels in targets], batch_first=True, padding_value=-100)
-        inputs = batch([encoder(row) for row in rows], completions, mask, pad_token_id=pad_token_id)
-        inputs["labels"] = torch.full_like(inputs["input_ids"], -100)
-        inputs["labels"][:, -labels.shape[1] :] = labels
+        prompts = [encoder(row) for row in rows]
+        inputs = batch(prompts, completions, mask, pad_token_id=pad_token_id)
+        told = pad_sequence([prompt.labels for prompt in prompts], True, padding_value=-100, padding_side="left")
+        inputs["labels"] = torch.cat([told, labels], dim=1)
         return inputs
 
     return collate
