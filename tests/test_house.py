@@ -42,8 +42,14 @@ OUTSIDE: dict[str, set[str]] = {"text": set(), "recipe": {"omegaconf", "yaml"}}
 # Slow to import; a bad recipe, annotation or reward must be reported before any of it loads.
 HEAVY = {"torch", "torchvision", "transformers", "trl", "peft", "accelerate", "deepspeed", "vllm"}
 LIGHT = {"data", "video", "reward"}
-# Libraries that one place has to itself.
-OWNER = {"omegaconf": "rlvtg.recipe", "yaml": "rlvtg.recipe", "re": "rlvtg.text.grammar", "trl": "rlvtg.training"}
+# Libraries that a few places have to themselves. What a model wrote is read by text/grammar.py alone; the other two read
+# what people wrote.
+OWNERS = {
+    "omegaconf": ["rlvtg.recipe"],
+    "yaml": ["rlvtg.recipe"],
+    "re": ["rlvtg.text.grammar", "rlvtg.recipe", "rlvtg.data"],
+    "trl": ["rlvtg.training"],
+}
 
 
 def below(part: str) -> set[str]:
@@ -87,8 +93,8 @@ def import_faults(path: str, source: str) -> list[str]:
     faults, libraries = [], set()
     for name in sorted(imports(path, source)):
         top = name.split(".")[0]
-        if top in OWNER and not within(importer, OWNER[top]):
-            faults.append(f"{path}: imports {name}, which only {OWNER[top]} may")
+        if top in OWNERS and not any(within(importer, owner) for owner in OWNERS[top]):
+            faults.append(f"{path}: imports {name}, which only {', '.join(OWNERS[top])} may")
         elif top == "rlvtg":
             allowed = {"text"} if is_reward else below(part) | {part}
             if name != "rlvtg" and not any(within(name, f"rlvtg.{place}") for place in allowed):
@@ -283,8 +289,13 @@ def test_a_missing_docstring_is_found() -> None:
 
 
 def test_everything_public_has_a_docstring() -> None:
-    files = {**sources("rlvtg"), **sources("rewards")}
-    assert {path: names for path, source in files.items() if (names := undocumented(source))} == {}
+    assert {path: names for path, source in sources("rlvtg").items() if (names := undocumented(source))} == {}
+
+
+def test_every_reward_has_a_docstring() -> None:
+    """A reward's file is its function, so the function's docstring is the file's."""
+    found = {path: set(undocumented(source)) - {"the module"} for path, source in sources("rewards").items()}
+    assert {path: names for path, names in found.items() if names} == {}
 
 
 @pytest.mark.parametrize(("step", "ends"), [("install", "-e ."), ("test", "-m pytest")])

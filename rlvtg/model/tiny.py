@@ -20,7 +20,8 @@ from transformers import (
     Qwen2VLVideoProcessor,
 )
 
-from rlvtg.data.tiny import COLORS
+# The words of the demo's queries.
+WORDS = ("red", "green", "blue", "yellow")
 
 SPECIAL_TOKENS = (
     "<|endoftext|>",
@@ -81,7 +82,7 @@ def _tokenizer() -> PreTrainedTokenizerFast:
     tokenizer.decoder = decoders.ByteLevel()
     corpus = [
         f"user\n assistant\n a {color} circle, a {color} circle nothing <think></think><answer>07 to 12</answer>"
-        for color in COLORS
+        for color in WORDS
     ] * 20
     tokenizer.train_from_iterator(
         corpus,
