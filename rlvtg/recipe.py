@@ -538,6 +538,15 @@ def check(recipe: Recipe, world_size: int = 1) -> None:
             _check_grpo(f"stages.{name}", stage, recipe.data[stage.data], world_size)
 
 
+def prompts_per_rollout(stage: GrpoStage, world_size: int) -> int:
+    """How many rows `world_size` devices take from the data at once.
+
+    TRL's sampler drops what does not fill a generation batch, so fewer rows would train for no step at all.
+    """
+    steps = stage.steps_per_generation or stage.gradient_accumulation_steps
+    return stage.per_device_train_batch_size // stage.num_generations * steps * world_size
+
+
 def _numbers(value: Any, path: str = "") -> Iterator[tuple[str, float]]:
     """The schema's numbers with their paths; what is free-form (reward arguments, keyword arguments) is left out."""
     if isinstance(value, dict):
@@ -633,10 +642,9 @@ def _check_grpo(path: str, stage: GrpoStage, source: Source, world_size: int) ->
         got = f"groups are kept whole on a device; got {rows} with num_generations {group}"
         multiples = f"{group}, {2 * group}, {3 * group} ..."
         raise RecipeError(f"{path}.per_device_train_batch_size: {got}; allowed {multiples}")
-    # TRL's sampler drops what does not fill a generation batch, so too few rows would train for no step at all.
-    steps = stage.steps_per_generation or stage.gradient_accumulation_steps
-    prompts = rows // group * steps * world_size
+    prompts = prompts_per_rollout(stage, world_size)
     if source.limit is not None and source.limit < prompts:
+        steps = stage.steps_per_generation or stage.gradient_accumulation_steps
         batch = f"{rows // group} a device, {steps} steps per generation, {world_size} devices"
         raise RecipeError(
             f"data.{stage.data}.limit: got {source.limit}, but {path} takes {prompts} rows at once ({batch})"

@@ -13,7 +13,6 @@ Everything lands in one folder:
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +21,6 @@ from accelerate.utils import broadcast_object_list, gather_object
 from transformers import PreTrainedModel, Trainer
 from transformers.trainer_utils import get_last_checkpoint
 
-from rlvtg import recipe as recipes
-from rlvtg.data import tiny as tiny_data
-from rlvtg.data.check import check
-from rlvtg.data.conversation import conversations
-from rlvtg.data.read import read
-from rlvtg.data.row import rows
 from rlvtg.evaluation.metrics import Prediction, best_constant, constant_predictions, query_iou, score
 from rlvtg.evaluation.predict import predict
 from rlvtg.evaluation.report import (
@@ -43,32 +36,28 @@ from rlvtg.model import tiny as tiny_model
 from rlvtg.model.family import family
 from rlvtg.model.inputs import Encoder
 from rlvtg.model.load import load_config, load_model, load_processor
+from rlvtg.prepare import Prepared, Rows, follow
 from rlvtg.recipe import GrpoStage, Recipe, SftStage
-from rlvtg.reward import Reward, bind
 from rlvtg.training.grpo import grpo_trainer
 from rlvtg.training.progress import Progress
 from rlvtg.training.setup import generating
 from rlvtg.training.sft import sft_trainer
 
 BEFORE = "before"
-Rows = list[dict[str, Any]]
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """What a recipe needs before a model loads: the rows of every data set in use, and the rewards of every stage."""
+def run(recipe: Recipe, prepared: Prepared | None) -> int:
+    """Run every stage of `recipe` that the run folder does not hold yet; returns the exit status 0.
 
-    folder: Path
-    stage_rows: dict[str, Rows]
-    stage_rewards: dict[str, list[Reward]]
-    test_rows: Rows
-
-
-def run(recipe: Recipe) -> int:
-    """Run every stage of `recipe` that the run folder does not hold yet; returns the exit status 0."""
+    Args:
+        recipe: the recipe.
+        prepared: what `prepare` returned in the main process; None in the others.
+    """
     started = time.monotonic()
     state = PartialState(cpu=recipe.use_cpu)
-    prepared = prepare(recipe, state)
+    if recipe.tiny is not None and state.is_main_process:
+        tiny_model.make(recipe.model, seed=recipe.tiny.seed)
+    prepared = _share(recipe, prepared)
     folder = prepared.folder
     processor = load_processor(recipe.model)
     encoder = Encoder(processor, family(load_config(recipe.model)), recipe.video)
@@ -91,65 +80,11 @@ def run(recipe: Recipe) -> int:
     return 0
 
 
-def prepare(recipe: Recipe, state: PartialState) -> Prepared:
-    """Make the demo's data if asked, read and check every data set, bind every reward, and open the run folder.
-
-    Raises:
-        DataError, RewardError, RecipeError: whatever is wrong with them, before a model is loaded.
-    """
-    if recipe.tiny is not None and state.is_main_process:
-        sizes = {split: getattr(recipe.tiny, split) for split in tiny_data.SPLITS}
-        tiny_data.make(recipe.tiny.folder, sizes, seed=recipe.tiny.seed)
-        tiny_model.make(recipe.model, seed=recipe.tiny.seed)
-    state.wait_for_everyone()
-    folder = _open_folder(recipe, state)
-    samples = {}
-    for name in {stage.data for stage in recipe.stages.values()} | {recipe.evaluation.data}:
-        bad_rows = folder / f"bad_rows.{name}.jsonl" if state.is_main_process else None
-        samples[name] = check(read(recipe.data[name]), max_bad_fraction=recipe.max_bad_fraction, bad_rows_path=bad_rows)
-    stage_rows, stage_rewards = {}, {}
-    for name, stage in recipe.stages.items():
-        target = stage.completion if isinstance(stage, SftStage) else None
-        found = rows(samples[stage.data], recipe.prompt, recipe.system, target)
-        if isinstance(stage, GrpoStage):
-            stage_rewards[name] = bind(stage.rewards, found[0].keys(), grammar=recipe.grammar)
-        else:
-            found = conversations(found, turns=stage.turns, narrate=stage.narrate, seed=recipe.seed)
-        stage_rows[name] = found
-    test_rows = rows(samples[recipe.evaluation.data], recipe.prompt, recipe.system)
-    return Prepared(folder, stage_rows, stage_rewards, test_rows)
-
-
-def _open_folder(recipe: Recipe, state: PartialState) -> Path:
-    """The run folder: `output_dir`, or with a number behind it when that one is taken and the run is not resumed."""
-    chosen: list[str | None] = [None]
-    if state.is_main_process:
-        wanted = Path(recipe.output_dir)
-        folder, number = wanted, 1
-        while not recipe.resume and (folder / "recipe.yaml").exists():
-            number += 1
-            folder = wanted.with_name(f"{wanted.name}-{number}")
-        folder.mkdir(parents=True, exist_ok=True)
-        text = recipes.dump(recipe)
-        written = folder / "recipe.yaml"
-        if written.exists():
-            _require_same_recipe(written, recipe)
-        else:
-            written.write_text(text, encoding="utf-8")
-        chosen = [str(folder)]
-    broadcast_object_list(chosen)
-    return Path(str(chosen[0]))
-
-
-def _require_same_recipe(written: Path, recipe: Recipe) -> None:
-    """A run is resumed with the recipe that it was started with."""
-    before = recipes.load([f"recipe={written}", "resume=true"])
-    changed = [key for key, value in vars(recipe).items() if value != getattr(before, key)]
-    if changed:
-        raise recipes.RecipeError(
-            f"{written} was written with another {', '.join(changed)}; resume with that recipe (recipe={written} "
-            "resume=true), or start a new run without resume"
-        )
+def _share(recipe: Recipe, prepared: Prepared | None) -> Prepared:
+    """What the main process has prepared; the others wait for it here and then read the same."""
+    folder = [None if prepared is None else str(prepared.folder)]
+    broadcast_object_list(folder)
+    return prepared if prepared is not None else follow(recipe, Path(str(folder[0])))
 
 
 def _trainer(

@@ -34,16 +34,18 @@ BELOW: dict[str, list[str]] = {
     "doctor": ["training", "evaluation"],
     "plan": ["training", "evaluation"],
     "export": ["training", "evaluation"],
-    "train": ["doctor", "plan", "export"],
+    "prepare": ["data", "reward"],
+    "run": ["prepare", "export"],
+    "train": ["run", "doctor", "plan"],
     "cli": ["doctor", "plan", "export"],
 }
 # What a part may import from outside rlvtg and the standard library, where that is a closed list.
 OUTSIDE: dict[str, set[str]] = {"text": set(), "recipe": {"omegaconf", "yaml"}}
 # Slow to import; a bad recipe, annotation or reward must be reported before any of it loads.
 HEAVY = {"torch", "torchvision", "transformers", "trl", "peft", "accelerate", "deepspeed", "vllm"}
-LIGHT = {"data", "video", "reward"}
-# Libraries that a few places have to themselves. What a model wrote is read by text/grammar.py alone; the other two read
-# what people wrote.
+LIGHT = {"data", "video", "reward", "prepare"}
+# Libraries that a few places have to themselves. What a model wrote is read by text/grammar.py alone; the other two
+# read what people wrote.
 OWNERS = {
     "omegaconf": ["rlvtg.recipe"],
     "yaml": ["rlvtg.recipe"],
@@ -148,6 +150,10 @@ def sources(*folders: str) -> dict[str, str]:
         ("rlvtg/model/inputs.py", "from rlvtg.rollout import hf"),
         ("rlvtg/rollout/hf.py", "from trl.trainer.utils import pad"),
         ("rlvtg/training/grpo.py", "from rlvtg.evaluation.metrics import recall"),
+        ("rlvtg/prepare.py", "from rlvtg.model.load import load_config"),
+        ("rlvtg/prepare.py", "from accelerate import PartialState"),
+        ("rlvtg/run.py", "from trl import GRPOTrainer"),
+        ("rlvtg/run.py", "from rlvtg.train import main"),
         ("rlvtg/doctor.py", "import rlvtg.train"),
         ("rlvtg/train.py", "from rlvtg.cli import main"),
         ("rlvtg/cli.py", "import rewards.tiou"),
@@ -183,6 +189,12 @@ def test_an_import_against_the_arrows_is_found(path: str, source: str) -> None:
             "from trl import GRPOTrainer\nfrom rlvtg.text.span import iou\nfrom .prefix import pack",
         ),
         ("rlvtg/evaluation/report.py", "import matplotlib\nfrom rlvtg.rollout.hf import complete"),
+        ("rlvtg/prepare.py", "from rlvtg.data.check import check\nfrom rlvtg.reward import bind"),
+        (
+            "rlvtg/run.py",
+            "import torch\nfrom rlvtg.prepare import Prepared\nfrom rlvtg.training.sft import sft_trainer",
+        ),
+        ("rlvtg/train.py", "from rlvtg.prepare import prepare\nfrom rlvtg.run import run"),
         ("rlvtg/doctor.py", "from rlvtg.training import grpo"),
         ("rlvtg/cli.py", "from rlvtg import doctor, evaluation, reward"),
         ("rlvtg/__init__.py", "from rlvtg import torchvision_on_cpu"),

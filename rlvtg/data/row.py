@@ -8,6 +8,9 @@ from typing import Any
 
 from rlvtg.data.sample import DataError, Sample
 
+# What every row has; a supervised row has "completion" too.
+COLUMNS = (*(field.name for field in dataclasses.fields(Sample) if field.name != "completion"), "prompt")
+
 _PROMPT_FIELDS = ("video", "query", "duration")
 _COMPLETION_FIELDS = ("query", "start", "end", "duration")
 _VIDEO = object()

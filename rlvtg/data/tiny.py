@@ -19,6 +19,8 @@ import numpy as np
 from PIL import Image, ImageDraw
 from tqdm import tqdm
 
+from rlvtg.data.sample import DataError
+
 COLORS = {"red": (225, 40, 40), "green": (40, 190, 60), "blue": (50, 80, 230), "yellow": (235, 215, 40)}
 SIDE = 112  # pixels
 FRAME_RATE = 4
@@ -34,18 +36,18 @@ def make(folder: str | os.PathLike[str], sizes: dict[str, int], seed: int = 0) -
         seed: decides every pixel and every event.
 
     Raises:
-        ValueError: an unknown split, a size below 1, or a folder whose splits were made with another size or seed.
+        DataError: an unknown split, a size below 1, or a folder whose splits were made with another size or seed.
     """
     folder = Path(folder)
     made_from = {"sizes": sizes, "seed": seed}
     for split, size in sizes.items():
         if split not in SPLITS or size < 1:
-            raise ValueError(
+            raise DataError(
                 f"tiny data: got {size} videos for split {split!r}; splits are {', '.join(SPLITS)}, sizes >= 1"
             )
     receipt = folder / "made_from.json"
     if receipt.exists() and json.loads(receipt.read_text()) != made_from:
-        raise ValueError(
+        raise DataError(
             f"{folder} holds demo data made from {receipt.read_text().strip()}, not from {json.dumps(made_from)}: "
             "choose another tiny.folder, or remove that one"
         )

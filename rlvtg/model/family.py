@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedConfig
 
+from rlvtg.recipe import RecipeError
+
 
 @dataclass(frozen=True)
 class Family:
@@ -56,10 +58,10 @@ def family(config: PreTrainedConfig) -> Family:
     """The family of a model configuration.
 
     Raises:
-        ValueError: a model type that the library does not know.
+        RecipeError: a model type that the library does not know.
     """
     if config.model_type not in FAMILIES:
-        raise ValueError(
-            f"model type {config.model_type!r} is not supported; supported are {', '.join(sorted(FAMILIES))}"
+        raise RecipeError(
+            f"model: type {config.model_type!r} is not supported; supported are {', '.join(sorted(FAMILIES))}"
         )
     return FAMILIES[config.model_type](config)

@@ -16,6 +16,7 @@ from transformers import (
 from rlvtg.model.family import family
 from rlvtg.model.pads import forbid_vision_tokens
 from rlvtg.model.vision import share_vision
+from rlvtg.recipe import RecipeError
 
 
 def load_config(path: str | os.PathLike[str]) -> PreTrainedConfig:
@@ -34,7 +35,7 @@ def load_model(
     """The model saved at `path` (a folder or a hub id), prepared for this library.
 
     Raises:
-        ValueError: a model family that the library does not know.
+        RecipeError: a model family that the library does not know.
     """
     model = Qwen2_5_VLForConditionalGeneration.from_pretrained(
         path, dtype=dtype, attn_implementation=attn_implementation
@@ -54,7 +55,7 @@ def freeze(model: PreTrainedModel, prefixes: Sequence[str]) -> None:
     """Stop gradients to the named parts, e.g. `visual`, `visual.blocks`, `language_model.embed_tokens`.
 
     Raises:
-        ValueError: the model has no such part.
+        RecipeError: the model has no such part.
     """
     for prefix in prefixes:
         try:
@@ -65,5 +66,5 @@ def freeze(model: PreTrainedModel, prefixes: Sequence[str]) -> None:
                 for name, module in model.base_model.named_children()
                 for child, _ in module.named_children()
             ]
-            raise ValueError(f"freeze: the model has no part {prefix!r}; parts are {', '.join(parts)}") from error
+            raise RecipeError(f"freeze: the model has no part {prefix!r}; parts are {', '.join(parts)}") from error
         part.requires_grad_(False)

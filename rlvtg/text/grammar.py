@@ -13,6 +13,10 @@ from math import isfinite
 from rlvtg.text.span import Span
 
 
+class GrammarError(ValueError):
+    """A grammar that there is not."""
+
+
 @dataclass(frozen=True)
 class Grammar:
     """One way of writing spans.
@@ -88,8 +92,8 @@ _GRAMMARS = {
 
 
 def grammar(name: str) -> Grammar:
-    """The grammar called `name`; ValueError with the known names and the nearest one if there is none."""
+    """The grammar called `name`; GrammarError with the known names and the nearest one if there is none."""
     if name in _GRAMMARS:
         return _GRAMMARS[name]
     nearest = get_close_matches(str(name), _GRAMMARS, n=1, cutoff=0.0)[0]
-    raise ValueError(f"no grammar is called {name!r}; there is {', '.join(_GRAMMARS)}; did you mean {nearest!r}?")
+    raise GrammarError(f"no grammar is called {name!r}; there is {', '.join(_GRAMMARS)}; did you mean {nearest!r}?")

@@ -1,0 +1,126 @@
+"""What a run needs before torch loads: rewards bound, the demo's videos made, the run's folder, rows read and checked.
+
+Whatever a recipe, a reward or an annotation file has wrong comes to light here, within seconds.
+"""
+
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rlvtg import recipe as recipes
+from rlvtg.data import tiny
+from rlvtg.data.check import check
+from rlvtg.data.conversation import conversations
+from rlvtg.data.read import read
+from rlvtg.data.row import COLUMNS, rows
+from rlvtg.data.sample import DataError, Sample
+from rlvtg.recipe import GrpoStage, Recipe, RecipeError, SftStage, prompts_per_rollout
+from rlvtg.reward import Reward, bind
+from rlvtg.text.grammar import grammar
+
+Rows = list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a recipe needs before a model loads: the folder of its run, and rows and rewards by stage."""
+
+    folder: Path
+    stage_rewards: dict[str, list[Reward]]
+    stage_rows: dict[str, Rows]
+    test_rows: Rows
+
+
+def prepare(recipe: Recipe) -> Prepared:
+    """Everything that one process of a run does for all: make the demo's data, open the folder, list the bad rows.
+
+    The folder is `output_dir`, or, unless the run is resumed, `output_dir` with a number behind it when that one is
+    taken. It is taken by its recipe.yaml, which is written when nothing was found wrong.
+
+    Raises:
+        RecipeError, RewardError, GrammarError, DataError: whatever is wrong, in one sentence.
+    """
+    stage_rewards = _bind(recipe)
+    if recipe.tiny is not None:
+        sizes = {split: getattr(recipe.tiny, split) for split in tiny.SPLITS}
+        tiny.make(recipe.tiny.folder, sizes, seed=recipe.tiny.seed)
+    folder = _free_folder(recipe)
+    folder.mkdir(parents=True, exist_ok=True)
+    stage_rows, test_rows = _read(recipe, folder)
+    written = folder / "recipe.yaml"
+    if not written.exists():
+        written.write_text(recipes.dump(replace(recipe, output_dir=str(folder))), encoding="utf-8")
+    return Prepared(folder, stage_rewards, stage_rows, test_rows)
+
+
+def follow(recipe: Recipe, folder: Path) -> Prepared:
+    """The same for the other processes, once `prepare` has returned in the first one; nothing is written."""
+    return Prepared(folder, _bind(recipe), *_read(recipe, None))
+
+
+def _bind(recipe: Recipe) -> dict[str, list[Reward]]:
+    """The rewards of the GRPO stages."""
+    grammar(recipe.grammar)
+    return {
+        name: bind(stage.rewards, COLUMNS, grammar=recipe.grammar)
+        for name, stage in recipe.stages.items()
+        if isinstance(stage, GrpoStage)
+    }
+
+
+def _free_folder(recipe: Recipe) -> Path:
+    wanted = Path(recipe.output_dir)
+    folder, number = wanted, 1
+    while not recipe.resume and (folder / "recipe.yaml").exists():
+        number += 1
+        folder = wanted.with_name(f"{wanted.name}-{number}")
+    if (folder / "recipe.yaml").exists():
+        _require_same_recipe(folder / "recipe.yaml", recipe)
+    return folder
+
+
+def _require_same_recipe(written: Path, recipe: Recipe) -> None:
+    """A run is resumed with the recipe that it was started with."""
+    before = recipes.load([f"recipe={written}", "resume=true"])
+    changed = [key for key, value in vars(recipe).items() if value != getattr(before, key)]
+    if changed:
+        raise RecipeError(
+            f"{written} was written with another {', '.join(changed)}; resume with that recipe (recipe={written} "
+            "resume=true), or start a new run without resume"
+        )
+
+
+def _read(recipe: Recipe, folder: Path | None) -> tuple[dict[str, Rows], Rows]:
+    """The rows of every stage and of the evaluation. Bad rows are listed in `folder`, if one is given."""
+    used = {stage.data for stage in recipe.stages.values()} | {recipe.evaluation.data}
+    # in the order of the recipe: the first thing that is wrong is the same every time
+    samples = {name: _samples(recipe, name, folder) for name in recipe.data if name in used}
+    stage_rows = {}
+    for name, stage in recipe.stages.items():
+        if isinstance(stage, SftStage):
+            found = rows(samples[stage.data], recipe.prompt, recipe.system, stage.completion)
+            if "completion" not in found[0]:
+                raise DataError(
+                    f"data.{stage.data}: no row has a completion, which stage {name} learns from; give every row one, "
+                    f"or set stages.{name}.completion to a template for all"
+                )
+            found = conversations(found, turns=stage.turns, narrate=stage.narrate, seed=recipe.seed)
+        else:
+            found = rows(samples[stage.data], recipe.prompt, recipe.system)
+            needed = prompts_per_rollout(stage, int(os.environ.get("WORLD_SIZE", "1")))
+            if len(found) < needed:
+                raise DataError(
+                    f"data.{stage.data}: got {len(found)} rows, but stage {name} takes {needed} at once "
+                    "(per_device_train_batch_size / num_generations * steps_per_generation * devices)"
+                )
+        stage_rows[name] = found
+    return stage_rows, rows(samples[recipe.evaluation.data], recipe.prompt, recipe.system)
+
+
+def _samples(recipe: Recipe, name: str, folder: Path | None) -> list[Sample]:
+    listed = None if folder is None else folder / f"bad_rows.{name}.jsonl"
+    try:
+        return check(read(recipe.data[name]), max_bad_fraction=recipe.max_bad_fraction, bad_rows_path=listed)
+    except DataError as error:
+        raise DataError(f"data.{name}: {error}") from error
