@@ -92,7 +92,7 @@ def sft_trainer(recipe: Recipe, stage: SftStage, rows: Rows, path: str, encoder:
         dataset_kwargs={"skip_prepare_dataset": True},
     )
     model = trainable_model(recipe, stage, path)
-    return SFTTrainer(
+    trainer = SFTTrainer(
         model=model,
         args=arguments,
         train_dataset=Dataset.from_list(list(rows)),
@@ -100,3 +100,7 @@ def sft_trainer(recipe: Recipe, stage: SftStage, rows: Rows, path: str, encoder:
         data_collator=collator(encoder),
         peft_config=lora_config(stage, model),
     )
+    # Qwen2.5-VL's own loss cannot count tokens over micro-batches and devices, which transformers takes note of; the
+    # loss is TRL's, which can: without the count, a token of a short micro-batch would weigh more than one of a long.
+    trainer.model_accepts_loss_kwargs = True
+    return trainer
