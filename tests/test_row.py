@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from rlvtg.data.row import rows
+from rlvtg.data.row import COLUMNS, rows
 from rlvtg.data.sample import DataError, Sample
 
 DOG = Sample("a", "v/a.mp4", 10.0, "a dog", ((1.0, 2.5), (4.0, 5.0)))
@@ -29,6 +29,11 @@ def test_a_row_has_the_fields_of_its_sample_and_a_prompt() -> None:
             "prompt": [{"role": "user", "content": [VIDEO, text("When is a dog?")]}],
         }
     ]
+
+
+def test_the_columns_are_known_without_any_row() -> None:
+    assert tuple(rows([DOG], "{video}{query}")[0]) == COLUMNS
+    assert tuple(rows([DOG], "{video}{query}", completion="{start}")[0]) == (*COLUMNS, "completion")
 
 
 @pytest.mark.parametrize(
