@@ -99,12 +99,7 @@ def _read(recipe: Recipe, folder: Path | None) -> tuple[dict[str, Rows], Rows]:
     stage_rows = {}
     for name, stage in recipe.stages.items():
         if isinstance(stage, SftStage):
-            found = rows(samples[stage.data], recipe.prompt, recipe.system, stage.completion)
-            if "completion" not in found[0]:
-                raise DataError(
-                    f"data.{stage.data}: no row has a completion, which stage {name} learns from; give every row one, "
-                    f"or set stages.{name}.completion to a template for all"
-                )
+            found = _supervised(recipe, name, stage, samples[stage.data])
             found = conversations(found, turns=stage.turns, narrate=stage.narrate, seed=recipe.seed)
         else:
             found = rows(samples[stage.data], recipe.prompt, recipe.system)
@@ -116,6 +111,13 @@ def _read(recipe: Recipe, folder: Path | None) -> tuple[dict[str, Rows], Rows]:
                 )
         stage_rows[name] = found
     return stage_rows, rows(samples[recipe.evaluation.data], recipe.prompt, recipe.system)
+
+
+def _supervised(recipe: Recipe, name: str, stage: SftStage, samples: list[Sample]) -> Rows:
+    try:
+        return rows(samples, recipe.prompt, recipe.system, stage.completion, supervised=True)
+    except DataError as error:
+        raise DataError(f"stages.{name}: {error}") from error
 
 
 def _samples(recipe: Recipe, name: str, folder: Path | None) -> list[Sample]:

@@ -71,13 +71,18 @@ def test_a_samples_own_completion_wins() -> None:
     own = replace(DOG, id="b", completion="own {start}")
     made = rows([DOG, own], "{video}{query}", completion="{start}")
     assert [row["completion"][0]["content"] for row in made] == [[text("1.0")], [text("own {start}")]]
-    assert rows([own], "{video}{query}")[0]["completion"][0]["content"] == [text("own {start}")]
+    assert rows([own], "{video}{query}", supervised=True)[0]["completion"][0]["content"] == [text("own {start}")]
+
+
+def test_completions_are_left_out_of_rows_that_are_not_supervised() -> None:
+    own = replace(DOG, id="b", completion="own")
+    assert all("completion" not in row for row in rows([own, DOG], "{video}{query}"))
 
 
 def test_a_row_without_any_completion_is_named() -> None:
     own = replace(DOG, id="b", completion="own")
     with pytest.raises(DataError, match="row 'a' has no completion"):
-        rows([own, DOG], "{video}{query}")
+        rows([own, DOG], "{video}{query}", supervised=True)
     with pytest.raises(DataError, match="row 'a' has no span"):
         rows([replace(DOG, spans=())], "{video}{query}", completion="{start}")
 

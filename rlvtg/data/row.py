@@ -17,7 +17,12 @@ _VIDEO = object()
 
 
 def rows(
-    samples: Sequence[Sample], prompt: str, system: str | None = None, completion: str | None = None
+    samples: Sequence[Sample],
+    prompt: str,
+    system: str | None = None,
+    completion: str | None = None,
+    *,
+    supervised: bool = False,
 ) -> list[dict[str, Any]]:
     """The fields of each sample as columns, with "prompt" and, for supervised rows, "completion" as chat messages.
 
@@ -25,24 +30,22 @@ def rows(
     (`{duration:.1f}`), `{{` and `}}` are literal braces, white space around the whole template is dropped (a YAML block
     ends in a newline).
 
-    The completion template has `{query}`, `{start}`, `{end}` (of the first span) and `{duration}`. A sample's own
-    completion wins. Without a template and without any own completion there is no "completion" column.
+    Rows have a "completion" if they are `supervised` or a completion template is given: the sample's own, or else the
+    template with `{query}`, `{start}`, `{end}` (of the first span) and `{duration}` filled in.
 
-    Raises DataError for a field that the template may not have, and for a sample without completion while others have
-    one.
+    Raises DataError for a field that a template may not have, and for a supervised sample without a completion.
     """
     parts = _parse(prompt.strip(), "prompt", _PROMPT_FIELDS)
     if sum(field == "video" for _, field, _ in parts) != 1:
         raise DataError("the prompt must contain {video} exactly once")
     target = None if completion is None else _parse(completion.strip(), "completion", _COMPLETION_FIELDS)
-    supervised = target is not None or any(sample.completion is not None for sample in samples)
     result = []
     for sample in samples:
         row = dataclasses.asdict(sample)
         row["spans"] = [list(span) for span in sample.spans]
         row["prompt"] = _messages(sample, parts, system)
         del row["completion"]
-        if supervised:
+        if supervised or target is not None:
             row["completion"] = [{"role": "assistant", "content": [_text(_answer(sample, target))]}]
         result.append(row)
     return result
