@@ -523,6 +523,7 @@ def check(recipe: Recipe, world_size: int = 1) -> None:
         for names, allowed, holds in _RANGES:
             if path.rpartition(".")[2] in names.split() and not holds(number):
                 raise RecipeError(f"{path}: got {number:g}, allowed: {allowed}")
+    _check_model(recipe)
     _check_video(recipe.video)
     _check_template("prompt", recipe.prompt, {"video": "", "query": "", "duration": 1.0})
     videos, queries = (_placeholders("prompt", recipe.prompt).count(name) for name in ("video", "query"))
@@ -592,18 +593,26 @@ def _data_used(recipe: Recipe) -> list[tuple[str, str]]:
     return [*used, ("evaluation.data", recipe.evaluation.data)]
 
 
+def _check_model(recipe: Recipe) -> None:
+    """A hub id has one slash at most; anything longer is a folder, which is there or will be made."""
+    is_folder = recipe.model.count("/") > 1 or recipe.model.startswith((".", "/"))
+    if is_folder and not _made(recipe, recipe.model) and not os.path.isdir(recipe.model):
+        raise RecipeError(f"model: no folder {recipe.model} (looked in {Path.cwd()})")
+
+
+def _made(recipe: Recipe, place: str) -> bool:
+    """Whether `place` lies below the folder that the demo fills."""
+    tiny = recipe.tiny
+    return tiny is not None and Path(os.path.abspath(place)).is_relative_to(os.path.abspath(tiny.folder))
+
+
 def _check_source(recipe: Recipe, name: str) -> None:
     source = recipe.data[name]
     _check_choice(f"data.{name}.reader", source.reader, READERS)
     for key, exists, what in (("annotations", os.path.isfile, "file"), ("videos", os.path.isdir, "folder")):
         place = getattr(source, key)
-        made = recipe.tiny is not None and _is_below(place, recipe.tiny.folder)
-        if not made and not exists(place):
+        if not _made(recipe, place) and not exists(place):
             raise RecipeError(f"data.{name}.{key}: no {what} {place} (looked in {Path.cwd()})")
-
-
-def _is_below(place: str, folder: str) -> bool:
-    return Path(os.path.abspath(place)).is_relative_to(os.path.abspath(folder))
 
 
 def _check_stage(path: str, stage: Stage, video: Video) -> None:
