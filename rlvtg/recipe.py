@@ -148,6 +148,7 @@ class GrpoStage(Stage):
     steps_per_generation: int | None = None  # null = gradient_accumulation_steps
     mask_truncated_completions: bool = False
     importance_sampling_level: str = "token"  # token | sequence
+    share_prefix: bool = True  # run a prompt once for its whole group in the update; the numbers are the same
 
 
 @dataclass
@@ -536,7 +537,7 @@ def check(recipe: Recipe, world_size: int = 1) -> None:
     for name, stage in recipe.stages.items():
         _check_stage(f"stages.{name}", stage, recipe.video)
         if isinstance(stage, GrpoStage):
-            _check_grpo(f"stages.{name}", stage, recipe.data[stage.data], world_size)
+            _check_grpo(f"stages.{name}", stage, recipe, world_size)
 
 
 def _numbers(value: Any, path: str = "") -> Iterator[tuple[str, float]]:
@@ -631,7 +632,14 @@ def _check_stage(path: str, stage: Stage, video: Video) -> None:
         _check_template(f"{path}.completion", stage.completion, example)
 
 
-def _check_grpo(path: str, stage: GrpoStage, source: Source, world_size: int) -> None:
+def _check_grpo(path: str, stage: GrpoStage, recipe: Recipe, world_size: int) -> None:
+    source = recipe.data[stage.data]
+    if stage.share_prefix and recipe.attn_implementation not in ("sdpa", "eager"):
+        raise RecipeError(f"{path}.share_prefix: got true with attn_implementation {recipe.attn_implementation}, "
+                          "want sdpa or eager, or share_prefix false")  # fmt: skip
+    if stage.share_prefix and stage.lora is not None and stage.lora.lora_dropout:
+        raise RecipeError(f"{path}.share_prefix: got true with lora_dropout {stage.lora.lora_dropout:g}, "
+                          "want lora_dropout 0, or share_prefix false")  # fmt: skip
     _check_choice(f"{path}.loss_type", stage.loss_type, LOSS_TYPES)
     _check_choice(f"{path}.scale_rewards", stage.scale_rewards, SCALE_REWARDS)
     _check_choice(f"{path}.importance_sampling_level", stage.importance_sampling_level, IMPORTANCE_SAMPLING_LEVELS)
