@@ -148,6 +148,7 @@ class GrpoStage(Stage):
     steps_per_generation: int | None = None  # null = gradient_accumulation_steps
     mask_truncated_completions: bool = False
     importance_sampling_level: str = "token"  # token | sequence
+    share_prefix: bool = True  # run a prompt once for its whole group in the update; the numbers are the same
 
 
 @dataclass
@@ -523,6 +524,7 @@ def check(recipe: Recipe, world_size: int = 1) -> None:
         for names, allowed, holds in _RANGES:
             if path.rpartition(".")[2] in names.split() and not holds(number):
                 raise RecipeError(f"{path}: got {number:g}, allowed: {allowed}")
+    _check_model(recipe)
     _check_video(recipe.video)
     _check_template("prompt", recipe.prompt, {"video": "", "query": "", "duration": 1.0})
     videos, queries = (_placeholders("prompt", recipe.prompt).count(name) for name in ("video", "query"))
@@ -535,7 +537,7 @@ def check(recipe: Recipe, world_size: int = 1) -> None:
     for name, stage in recipe.stages.items():
         _check_stage(f"stages.{name}", stage, recipe.video)
         if isinstance(stage, GrpoStage):
-            _check_grpo(f"stages.{name}", stage, recipe.data[stage.data], world_size)
+            _check_grpo(f"stages.{name}", stage, recipe, world_size)
 
 
 def prompts_per_rollout(stage: GrpoStage, world_size: int) -> int:
@@ -601,18 +603,26 @@ def _data_used(recipe: Recipe) -> list[tuple[str, str]]:
     return [*used, ("evaluation.data", recipe.evaluation.data)]
 
 
+def _check_model(recipe: Recipe) -> None:
+    """A hub id has one slash at most; anything longer is a folder, which is there or will be made."""
+    is_folder = recipe.model.count("/") > 1 or recipe.model.startswith((".", "/"))
+    if is_folder and not _made(recipe, recipe.model) and not os.path.isdir(recipe.model):
+        raise RecipeError(f"model: no folder {recipe.model} (looked in {Path.cwd()})")
+
+
+def _made(recipe: Recipe, place: str) -> bool:
+    """Whether `place` lies below the folder that the demo fills."""
+    tiny = recipe.tiny
+    return tiny is not None and Path(os.path.abspath(place)).is_relative_to(os.path.abspath(tiny.folder))
+
+
 def _check_source(recipe: Recipe, name: str) -> None:
     source = recipe.data[name]
     _check_choice(f"data.{name}.reader", source.reader, READERS)
     for key, exists, what in (("annotations", os.path.isfile, "file"), ("videos", os.path.isdir, "folder")):
         place = getattr(source, key)
-        made = recipe.tiny is not None and _is_below(place, recipe.tiny.folder)
-        if not made and not exists(place):
+        if not _made(recipe, place) and not exists(place):
             raise RecipeError(f"data.{name}.{key}: no {what} {place} (looked in {Path.cwd()})")
-
-
-def _is_below(place: str, folder: str) -> bool:
-    return Path(os.path.abspath(place)).is_relative_to(os.path.abspath(folder))
 
 
 def _check_stage(path: str, stage: Stage, video: Video) -> None:
@@ -631,7 +641,14 @@ def _check_stage(path: str, stage: Stage, video: Video) -> None:
         _check_template(f"{path}.completion", stage.completion, example)
 
 
-def _check_grpo(path: str, stage: GrpoStage, source: Source, world_size: int) -> None:
+def _check_grpo(path: str, stage: GrpoStage, recipe: Recipe, world_size: int) -> None:
+    source = recipe.data[stage.data]
+    if stage.share_prefix and recipe.attn_implementation not in ("sdpa", "eager"):
+        raise RecipeError(f"{path}.share_prefix: got true with attn_implementation {recipe.attn_implementation}, "
+                          "want sdpa or eager, or share_prefix false")  # fmt: skip
+    if stage.share_prefix and stage.lora is not None and stage.lora.lora_dropout:
+        raise RecipeError(f"{path}.share_prefix: got true with lora_dropout {stage.lora.lora_dropout:g}, "
+                          "want lora_dropout 0, or share_prefix false")  # fmt: skip
     _check_choice(f"{path}.loss_type", stage.loss_type, LOSS_TYPES)
     _check_choice(f"{path}.scale_rewards", stage.scale_rewards, SCALE_REWARDS)
     _check_choice(f"{path}.importance_sampling_level", stage.importance_sampling_level, IMPORTANCE_SAMPLING_LEVELS)

@@ -74,6 +74,7 @@ def changed(trainer, before):
     ("changes", "learns", "stays"),
     [
         ({}, ["visual.blocks", "visual.merger", "language_model.layers"], []),
+        ({"share_prefix": False, "beta": 0.1}, ["visual.blocks", "language_model.layers"], []),
         ({"freeze": ["visual"]}, ["language_model.layers"], ["visual."]),
         (
             {"freeze": ["visual.patch_embed", "visual.blocks"]},
@@ -101,7 +102,7 @@ def changed(trainer, before):
         ),
     ],
     ids=[
-        "full", "frozen tower and merger", "frozen tower", "lora", "lora, checkpointing, beta",
+        "full", "plain path, beta", "frozen tower and merger", "frozen tower", "lora", "lora, checkpointing, beta",
         "lora everywhere but blocks", "beta", "two iterations", "accumulation, checkpointing", "reentrant",
     ],
 )  # fmt: skip
@@ -123,8 +124,11 @@ def test_it_trains_what_it_should_and_nothing_else(saved, tmp_path, monkeypatch,
         assert log[1]["kl"] > 1e-6
 
 
-def test_every_pass_encodes_each_video_once_and_not_once_per_completion(saved, tmp_path, monkeypatch):
-    trainer = a_trainer(saved, tmp_path, monkeypatch, beta=0.1, num_iterations=2, max_steps=1)
+@pytest.mark.parametrize("share_prefix", [True, False])
+def test_every_pass_encodes_each_video_once_and_not_once_per_completion(saved, tmp_path, monkeypatch, share_prefix):
+    trainer = a_trainer(
+        saved, tmp_path, monkeypatch, beta=0.1, num_iterations=2, max_steps=1, share_prefix=share_prefix
+    )
     passes = {"policy": [], "reference": []}
     hooks = [
         model.base_model.visual.register_forward_pre_hook(lambda _, args, name=name: passes[name].append(len(args[0])))
@@ -180,9 +184,14 @@ def test_whole_groups_moves_rows_and_changes_none():
     assert sorted(map(tuple, torch.cat([part["tokens"] for part in dealt]).tolist())) == sorted(rows)
 
 
-def test_the_loss_pass_gives_sampled_tokens_the_log_probability_of_a_plain_forward(saved, tmp_path, monkeypatch):
+@pytest.mark.parametrize("share_prefix", [True, False])
+def test_the_loss_pass_gives_sampled_tokens_the_log_probability_of_a_plain_forward(
+    saved, tmp_path, monkeypatch, share_prefix
+):
     """TRL's own path through our closure, against one row at a time with its own pixels."""
-    trainer = a_trainer(saved, tmp_path, monkeypatch, num_iterations=2, max_steps=1, learning_rate=1e-12)
+    trainer = a_trainer(
+        saved, tmp_path, monkeypatch, num_iterations=2, max_steps=1, learning_rate=1e-12, share_prefix=share_prefix
+    )
     trainer.train()
     made = trainer._buffered_inputs[0]
     model = trainer.model
@@ -220,3 +229,16 @@ def test_no_pad_is_sampled_while_training(saved, tmp_path, monkeypatch):
     trainer.train()
     forbidden = set(family(trainer.model.config).vision_token_ids)
     assert not forbidden & set(trainer._buffered_inputs[0]["completion_ids"].flatten().tolist())
+
+
+def test_a_run_with_a_shared_prompt_learns_the_same_weights_as_one_without(saved, tmp_path, monkeypatch):
+    learned = []
+    for share_prefix in (True, False):
+        torch.manual_seed(0)
+        trainer = a_trainer(
+            saved, tmp_path, monkeypatch, beta=0.1, num_iterations=2, share_prefix=share_prefix, learning_rate=1e-4
+        )
+        trainer.train()
+        learned.append(weights(trainer))
+    for name, value in learned[0].items():
+        assert (value - learned[1][name]).abs().max() < 1e-5, name

@@ -44,8 +44,8 @@ OUTSIDE: dict[str, set[str]] = {"text": set(), "recipe": {"omegaconf", "yaml"}}
 # Slow to import; a bad recipe, annotation or reward must be reported before any of it loads.
 HEAVY = {"torch", "torchvision", "transformers", "trl", "peft", "accelerate", "deepspeed", "vllm"}
 LIGHT = {"data", "video", "reward", "prepare"}
-# Libraries that a few places have to themselves. What a model wrote is read by text/grammar.py alone; the other two
-# read what people wrote.
+# Libraries that a few places have to themselves. What a model wrote is read by text/grammar.py alone; the others read
+# what people wrote.
 OWNERS = {
     "omegaconf": ["rlvtg.recipe"],
     "yaml": ["rlvtg.recipe"],

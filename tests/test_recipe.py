@@ -82,9 +82,11 @@ def rl(recipe: Recipe) -> GrpoStage:
 
 
 def make_sources(recipe: str) -> None:
-    """Make the files that a shipped recipe names, in the working directory."""
+    """Make the files and folders that a shipped recipe names, in the working directory."""
     tree: Any = OmegaConf.to_container(OmegaConf.load(RECIPES / f"{recipe}.yaml"))
-    for source in tree["data"].values():
+    if tree["model"].count("/") > 1:
+        Path(tree["model"]).mkdir(parents=True)
+    for source in tree.get("data", {}).values():
         if not source["annotations"].startswith("${"):
             Path(source["annotations"]).parent.mkdir(parents=True, exist_ok=True)
             Path(source["annotations"]).touch()
@@ -128,7 +130,14 @@ def test_every_shipped_recipe_states_its_objective_in_its_own_file(name: str) ->
     objective = {"learning_rate", "beta", "loss_type", "scale_rewards", "epsilon", "num_iterations", "num_generations"}
     objective |= {"temperature", "max_completion_length", "rewards"}
     for stage in OmegaConf.load(RECIPES / f"{name}.yaml").stages.values():
-        assert objective <= set(stage) or stage.kind == "sft"
+        assert stage is None or stage.kind == "sft" or objective <= set(stage)
+
+
+def test_a_model_folder_that_is_not_there_is_named_and_a_hub_id_is_not_looked_for(here: Path) -> None:
+    assert error("model=runs/tiny/cold_start/merged") == (
+        f"model: no folder runs/tiny/cold_start/merged (looked in {here})"
+    )
+    assert load(["recipe=small", "model=Qwen/Qwen2.5-VL-3B-Instruct"]).model == "Qwen/Qwen2.5-VL-3B-Instruct"
 
 
 def test_base_holds_no_method_model_or_data() -> None:

@@ -19,6 +19,7 @@ from rlvtg.recipe import GrpoStage, Recipe
 from rlvtg.reward import Reward
 from rlvtg.rollout.hf import rollout
 from rlvtg.text.grammar import grammar
+from rlvtg.training.prefix import packed, unpacked
 from rlvtg.training.setup import generating, lora_config, trainable_model, training_arguments
 
 
@@ -28,6 +29,8 @@ class VideoGRPOTrainer(GRPOTrainer):
     Args:
         encoder: turns a row into the inputs of its prompt.
         grammar_name: how spans are read from completions for the log.
+        share_prefix: run a prompt once for its group in every log-probability pass (`rlvtg.training.prefix`), which
+            needs sdpa or eager attention and no dropout; otherwise once for every completion. The numbers are the same.
         model, reward_funcs, args, train_dataset, kwargs: as for `GRPOTrainer`. `args.per_device_train_batch_size` is a
             multiple of `args.num_generations`: a group is kept whole.
     """
@@ -43,6 +46,7 @@ class VideoGRPOTrainer(GRPOTrainer):
         *,
         encoder: Encoder,
         grammar_name: str,
+        share_prefix: bool = True,
         **kwargs: Any,
     ) -> None:
         if args.per_device_train_batch_size % args.num_generations:
@@ -51,6 +55,7 @@ class VideoGRPOTrainer(GRPOTrainer):
                 f"{args.num_generations} does not divide: groups are kept whole on a device"
             )
         self.encoder = encoder
+        self.share_prefix = share_prefix
         self._grammar = grammar(grammar_name)
         self._rows: Sequence[Mapping[str, Any]] = []  # rows of the generation batch that is being made
         self._prompts: list[Inputs] = []  # inputs of the rows in the pass that is running
@@ -121,23 +126,26 @@ class VideoGRPOTrainer(GRPOTrainer):
         **kwargs: Any,
     ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
         """The parent's log-probabilities, of a model that is also given the videos and positions of its rows."""
+        pad_token_id = self.processing_class.tokenizer.pad_token_id
         done = 0
 
         def with_video(**call: Any) -> Any:
             nonlocal done
-            ids = call["input_ids"]
+            ids, mask = call["input_ids"], call["attention_mask"]
             rows = self._prompts[done : done + len(ids)]
             done += len(ids)
-            ours = batch(
-                rows,
-                ids[:, -logits_to_keep:],
-                call["attention_mask"][:, -logits_to_keep:],
-                pad_token_id=self.processing_class.tokenizer.pad_token_id,
-                prompt_length=ids.shape[1] - logits_to_keep,
-            )
-            if not torch.equal(ours["input_ids"], ids):
+            width = ids.shape[1] - logits_to_keep
+            completions, completion_mask = ids[:, width:], mask[:, width:]
+            given = ids[:, :width][mask[:, :width].bool()].tolist()
+            if given != [token for row in rows for token in row.input_ids.tolist()]:
                 raise RuntimeError("the prompts of a log-probability pass are not those of the rollout")
-            return model(**(call | ours))
+            if not self.share_prefix:
+                ours = batch(rows, completions, completion_mask, pad_token_id=pad_token_id, prompt_length=width)
+                return model(**(call | ours))
+            made = model(**packed(rows, completions, completion_mask, pad_token_id=pad_token_id), fused_lm_head=True)
+            made.log_probs = unpacked(made.log_probs, completions)
+            made.entropy = unpacked(made.entropy, completions)
+            return made
 
         return super()._get_per_token_logps_and_entropies(
             with_video, input_ids, attention_mask, logits_to_keep, *args, **kwargs
@@ -218,5 +226,6 @@ def grpo_trainer(
         Dataset.from_list([dict(row) for row in rows]),
         encoder=encoder,
         grammar_name=recipe.grammar,
+        share_prefix=stage.share_prefix,
         peft_config=lora_config(stage, model),
     )
