@@ -109,6 +109,10 @@ def _train(trainer: Trainer, recipe: Recipe, place: Path) -> None:
     if trainer.accelerator.is_main_process:
         history = {"cpu_seconds": time.process_time() - started, "log": trainer.state.log_history}
         (place / "log_history.json").write_text(json.dumps(history), encoding="utf-8")
+        if "wandb" in recipe.report_to:
+            import wandb  # an extra
+
+            wandb.finish()  # every stage is a run of its own, under its own name
 
 
 def _finish(

@@ -94,6 +94,10 @@ class VideoGRPOTrainer(GRPOTrainer):
         output = super()._generate_and_score_completions(inputs)
         # a list with one entry per row goes through TRL's shuffling and splitting unharmed; flat pixels would not
         output["prompts"] = self._prompts
+        # the log holds prompts as they are read; wandb's tables refuse TRL's, where a video is a part without text
+        logged = self._logs["prompt"]
+        for index, messages in enumerate(logged):
+            logged[index] = [{**message, "content": _readable(message["content"])} for message in messages]
         return output
 
     def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any) -> torch.Tensor:
@@ -150,6 +154,12 @@ class VideoGRPOTrainer(GRPOTrainer):
         return super()._get_per_token_logps_and_entropies(
             with_video, input_ids, attention_mask, logits_to_keep, *args, **kwargs
         )
+
+
+def _readable(content: str | Sequence[Mapping[str, Any]]) -> str:
+    if isinstance(content, str):
+        return content
+    return "".join(part["text"] if part["type"] == "text" else f"<{part['type']}>" for part in content)
 
 
 def whole_groups(micro_batches: list[dict[str, Any]]) -> list[dict[str, Any]]:
