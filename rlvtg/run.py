@@ -25,7 +25,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from rlvtg import recipe as recipes
 from rlvtg.data import tiny as tiny_data
 from rlvtg.data.check import check
-from rlvtg.data.conversation import conversations
+from rlvtg.data.narration import narrate
 from rlvtg.data.read import read
 from rlvtg.data.row import rows
 from rlvtg.evaluation.metrics import Prediction, best_constant, constant_predictions, query_iou, score
@@ -114,7 +114,7 @@ def prepare(recipe: Recipe, state: PartialState) -> Prepared:
         if isinstance(stage, GrpoStage):
             stage_rewards[name] = bind(stage.rewards, found[0].keys(), grammar=recipe.grammar)
         else:
-            found = conversations(found, turns=stage.turns, narrate=stage.narrate, seed=recipe.seed)
+            found = narrate(found, share=stage.narrate, seed=recipe.seed)
         stage_rows[name] = found
     test_rows = rows(samples[recipe.evaluation.data], recipe.prompt, recipe.system)
     return Prepared(folder, stage_rows, stage_rewards, test_rows)
