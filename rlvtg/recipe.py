@@ -621,9 +621,8 @@ def _check_stage(path: str, stage: Stage, video: Video) -> None:
         _check_choice(f"{path}.export", form, EXPORTS)
     if "adapter" in stage.export and stage.lora is None:
         raise RecipeError(f"{path}.export: got adapter without lora, allowed: merged, or set {path}.lora")
-    if isinstance(stage, SftStage):
-        if stage.narrate and video.time != "text":
-            raise RecipeError(f"{path}.narrate: got {stage.narrate:g} with video.time {video.time}, want time: text")
+    if isinstance(stage, SftStage) and stage.narrate and video.time != "text":
+        raise RecipeError(f"{path}.narrate: got {stage.narrate:g} with video.time {video.time}, want video.time text")
     if isinstance(stage, SftStage) and stage.completion is not None:
         example = {"query": "", "start": 1.0, "end": 2.0, "duration": 3.0}
         _check_template(f"{path}.completion", stage.completion, example)
