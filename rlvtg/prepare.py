@@ -11,7 +11,7 @@ from typing import Any
 from rlvtg import recipe as recipes
 from rlvtg.data import tiny
 from rlvtg.data.check import check
-from rlvtg.data.conversation import conversations
+from rlvtg.data.narration import narrate
 from rlvtg.data.read import read
 from rlvtg.data.row import COLUMNS, rows
 from rlvtg.data.sample import DataError, Sample
@@ -100,7 +100,7 @@ def _read(recipe: Recipe, folder: Path | None) -> tuple[dict[str, Rows], Rows]:
     for name, stage in recipe.stages.items():
         if isinstance(stage, SftStage):
             found = _supervised(recipe, name, stage, samples[stage.data])
-            found = conversations(found, turns=stage.turns, narrate=stage.narrate, seed=recipe.seed)
+            found = narrate(found, share=stage.narrate, seed=recipe.seed)
         else:
             found = rows(samples[stage.data], recipe.prompt, recipe.system)
             needed = prompts_per_rollout(stage, int(os.environ.get("WORLD_SIZE", "1")))

@@ -25,7 +25,6 @@ SHIPPED = Path(__file__).resolve().parent.parent / "recipes"
 READERS = ("charades_sta", "time_r1", "jsonl")
 SAMPLINGS = ("linspace", "interval")
 TIMES = ("positions", "text")
-TURNS = ("query", "video")
 EXPORTS = ("adapter", "merged")
 # The schedules of Hugging Face that need no argument beyond the number of warm-up steps.
 # fmt: off
@@ -43,7 +42,7 @@ METHOD = ("extends", "name", "prompt", "system", "grammar")
 OBJECTIVE = (
     "kind", "learning_rate", "lr_scheduler_type", "rewards", "beta", "loss_type", "scale_rewards", "epsilon",
     "epsilon_high", "num_iterations", "num_generations", "temperature", "top_p", "top_k", "importance_sampling_level",
-    "completion", "freeze", "lora",
+    "completion", "narrate", "freeze", "lora",
 )
 # fmt: on
 
@@ -115,8 +114,7 @@ class Stage:
 class SftStage(Stage):
     """Supervised fine-tuning on given completions."""
 
-    turns: str = "query"  # query (one question a row) | video (the other queries of its video follow as turns)
-    narrate: float = 0.0  # share of rows that tell, behind each stamp of time: text, which annotated events are on
+    narrate: float = 0.0  # share of rows that say, behind each stamp of video.time: text, whether their event is on
     # The target of the rows that bring none, with {query}, {start}, {end}, {duration}; null = every row must bring one.
     completion: str | None = None
 
@@ -509,7 +507,7 @@ _RANGES: tuple[tuple[str, str, Callable[[float], bool]], ...] = (
     ("logging_steps save_steps save_total_limit", "1 or more", lambda x: x >= 1),
     ("num_generations", "2 or more, since a group's completions are compared", lambda x: x >= 2),
     ("max_steps", "1 or more, or -1 for off", lambda x: x >= 1 or x == -1),
-    ("thresholds max_bad_fraction", "from 0 to 1", lambda x: 0 <= x <= 1),
+    ("thresholds max_bad_fraction narrate", "from 0 to 1", lambda x: 0 <= x <= 1),
     ("lora_dropout adam_beta1 adam_beta2", "from 0 to below 1", lambda x: 0 <= x < 1),
     ("top_p", "above 0, up to 1", lambda x: 0 < x <= 1),
 )
@@ -632,10 +630,8 @@ def _check_stage(path: str, stage: Stage, video: Video) -> None:
         _check_choice(f"{path}.export", form, EXPORTS)
     if "adapter" in stage.export and stage.lora is None:
         raise RecipeError(f"{path}.export: got adapter without lora, allowed: merged, or set {path}.lora")
-    if isinstance(stage, SftStage):
-        _check_choice(f"{path}.turns", stage.turns, TURNS)
-        if stage.narrate and video.time != "text":
-            raise RecipeError(f"{path}.narrate: got {stage.narrate:g} with video.time {video.time}, want time: text")
+    if isinstance(stage, SftStage) and stage.narrate and video.time != "text":
+        raise RecipeError(f"{path}.narrate: got {stage.narrate:g} with video.time {video.time}, want video.time text")
     if isinstance(stage, SftStage) and stage.completion is not None:
         example = {"query": "", "start": 1.0, "end": 2.0, "duration": 3.0}
         _check_template(f"{path}.completion", stage.completion, example)

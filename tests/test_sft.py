@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from rlvtg.data.conversation import conversations
+from rlvtg.data.narration import narrate
 from rlvtg.model.family import family
 from rlvtg.model.inputs import Encoder, batch
 from rlvtg.model.load import load_model
-from rlvtg.model.tiny import CHAT_TEMPLATE, tiny_processor
+from rlvtg.model.tiny import tiny_processor
 from rlvtg.recipe import Lora, Recipe, SftStage
 from rlvtg.training.sft import collator, sft_trainer, target
 from tests.tiny_qwen import model_and_processor, row, video_settings, write_video
@@ -59,84 +59,31 @@ def a_trainer(saved, tmp_path, rows, encoder=None, **changes):
 # --- targets
 
 PROMPT = [{"role": "user", "content": [{"type": "video"}, {"type": "text", "text": "a red circle"}]}]
-CONVERSATION = [
-    message("assistant", "<think>red</think><answer>02 to 05</answer>"),
-    message("user", "a blue circle"),
-    message("assistant", "naïve 模型 07"),
-    message("user", "and a green one"),
-    message("assistant", "<answer>11 to 12</answer>"),
-]
 
 
-def rendered(messages, processor, generation=False):
-    return processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=generation)
-
-
-@pytest.mark.parametrize("turns", [1, 3, 5])
-def test_a_target_is_what_the_chat_template_writes_behind_the_generation_prompt(turns):
+@pytest.mark.parametrize("said", ["<think>red</think><answer>02 to 05</answer>", "naïve 模型\n 07 ", ""])
+def test_a_target_is_what_the_chat_template_writes_behind_the_generation_prompt(said):
     processor = tiny_processor()
-    completion = CONVERSATION[:turns]
-    ids, _ = target(PROMPT, completion, processor)
-    prompt = rendered(PROMPT, processor, generation=True)
-    whole = rendered([*PROMPT, *completion], processor)
+    ids = target([message("assistant", said)], processor)
+    prompt = processor.apply_chat_template(PROMPT, tokenize=False, add_generation_prompt=True)
+    whole = processor.apply_chat_template([*PROMPT, message("assistant", said)], tokenize=False)
     assert whole.startswith(prompt)
     behind = whole.removeprefix(prompt).removesuffix("\n")  # the template's line break behind the last turn
+    assert behind == said + "<|im_end|>"
     assert ids.tolist() == processor.tokenizer(behind, add_special_tokens=False)["input_ids"]
 
 
-def test_only_what_the_assistant_says_is_learned_with_its_end_of_turn():
-    processor = tiny_processor()
-    ids, labels = target(PROMPT, CONVERSATION, processor)
-    learned = labels != -100
-    assert torch.equal(labels[learned], ids[learned])
-    said = ["<think>red</think><answer>02 to 05</answer>", "naïve 模型 07", "<answer>11 to 12</answer>"]
-    assert processor.decode(labels[learned]) == "".join(f"{answer}<|im_end|>" for answer in said)
-    assert processor.decode(ids[~learned]) == (
-        "\n<|im_start|>user\na blue circle<|im_end|>\n<|im_start|>assistant\n"
-        "\n<|im_start|>user\nand a green one<|im_end|>\n<|im_start|>assistant\n"
-    )
-
-
-def test_a_template_that_rewrites_earlier_answers_is_refused():
-    processor = tiny_processor()
-    processor.chat_template = CHAT_TEMPLATE.replace("{{ part['text'] }}", "{{ part['text'].split('</think>')[-1] }}")
-    target(PROMPT, CONVERSATION[:1], processor)
-    with pytest.raises(ValueError, match="changes an answer when the conversation goes on"):
-        target(PROMPT, CONVERSATION[:3], processor)
-
-
-# --- narration
-
-EVENTS = [{"start": 2.0, "end": 5.0, "text": "a red circle"}, {"start": 3.9, "end": 4.1, "text": "a blue circle"}]
-
-
-def test_each_moment_is_told_behind_its_frames_and_only_the_telling_is_learned(saved):
-    processor, (_, video) = saved[1], saved[2]
-    encoder = an_encoder(saved, time="text", time_format="{:.0f}s")
-    inputs = encoder(row(video, "when?", narration=EVENTS))
-    text = processor.decode(inputs.input_ids).replace("<|video_pad|>", "#")
-    pads = "#" * 2  # 28 x 56 pixels
-    # pairs of frames at 0-1, 2-3, 4-5 and 6-7 s
-    both = "a red circle, a blue circle"
-    assert f"0s{pads} nothing\n2s{pads} {both}\n4s{pads} {both}\n6s{pads} nothing\nwhen?" in text
-    learned = inputs.labels != -100
-    assert torch.equal(inputs.labels[learned], inputs.input_ids[learned])
-    assert processor.decode(inputs.labels[learned]) == (f" nothing\n {both}\n {both}\n nothing\n")
-    # a telling comes right behind the last pad of its moment
-    starts = [k for k in range(1, len(learned)) if learned[k] and not learned[k - 1]]
-    assert [int(inputs.input_ids[k - 1]) for k in starts] == [encoder.family.video_token_id] * 4
+# --- the collator
 
 
 def test_telling_changes_nothing_but_the_lines_that_it_adds(saved):
     video = saved[2][1]
     encoder = an_encoder(saved, time="text")
-    told, plain = encoder(row(video, narration=EVENTS)), encoder(row(video, narration=[]))
+    events = [{"start": 2.0, "end": 5.0, "text": "a red circle"}, {"start": 3.9, "end": 4.1, "text": "a blue circle"}]
+    told, plain = encoder(row(video, narration=events)), encoder(row(video, narration=[]))
     assert told.input_ids[told.labels == -100].tolist() == plain.input_ids.tolist()
     assert (plain.labels == -100).all()
     assert told.video is plain.video
-
-
-# --- the collator
 
 
 def test_training_sees_the_pixels_ids_and_positions_that_rollout_and_evaluation_see(saved, tmp_path):
@@ -164,18 +111,15 @@ def test_training_sees_the_pixels_ids_and_positions_that_rollout_and_evaluation_
             assert saved[1].decode(seen["labels"][index][learned]) == said + "<|im_end|>"
 
 
-def test_narration_and_conversation_are_learned_in_one_row(saved):
+def test_narration_and_completion_are_learned_in_one_row(saved):
     processor, (_, video) = saved[1], saved[2]
-    rows = [
-        supervised(video, "a red circle", "02 to 05"),
-        supervised(video, "a blue circle", "06 to 07", spans=[[6, 7]]),
+    rows = [supervised(video, "a red circle", "02 to 05"), supervised(video, "a blue one", "06 to 07", spans=[[6, 7]])]
+    seen = collator(an_encoder(saved, time="text"))(narrate(rows, share=1.0, seed=0))
+    learned = [processor.decode(labels[labels != -100]) for labels in seen["labels"]]
+    assert learned == [
+        " nothing\n a red circle\n a red circle\n nothing\n02 to 05<|im_end|>",
+        " nothing\n nothing\n nothing\n a blue one\n06 to 07<|im_end|>",
     ]
-    made = conversations(rows, turns="video", narrate=1.0, seed=0)
-    seen = collator(an_encoder(saved, time="text"))(made)
-    for index, answers in enumerate(["02 to 05<|im_end|>06 to 07<|im_end|>", "06 to 07<|im_end|>02 to 05<|im_end|>"]):
-        labels = seen["labels"][index]
-        learned = processor.decode(labels[labels != -100])
-        assert learned == f" nothing\n a red circle\n a red circle\n a blue circle\n{answers}"
 
 
 # --- training
@@ -234,7 +178,7 @@ def test_the_loss_is_the_mean_over_the_learned_tokens_of_a_plain_forward_pass(sa
     found = []
     for one in rows:
         prompt = encoder(one)
-        ids, labels = target(one["prompt"], one["completion"], saved[1])
+        ids = target(one["completion"], saved[1])
         places = prompt.next_position + torch.arange(len(ids)).expand(3, -1)
         with torch.no_grad():
             logits = model(
@@ -243,7 +187,7 @@ def test_the_loss_is_the_mean_over_the_learned_tokens_of_a_plain_forward_pass(sa
                 pixel_values_videos=prompt.video.pixel_values,
                 video_grid_thw=prompt.video.grids,
             ).logits[0, -len(ids) - 1 : -1]
-        found.append(-logits.log_softmax(-1).gather(1, labels[:, None])[:, 0])
+        found.append(-logits.log_softmax(-1).gather(1, ids[:, None])[:, 0])
     assert loss == pytest.approx(float(torch.cat(found).mean()), abs=1e-4)
 
 

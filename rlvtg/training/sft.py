@@ -14,65 +14,34 @@ from rlvtg.recipe import Recipe, SftStage
 from rlvtg.training.setup import lora_config, trainable_model, training_arguments
 
 Rows = Sequence[Mapping[str, Any]]
-Messages = Sequence[Mapping[str, Any]]
 
 
 def collator(encoder: Encoder) -> Callable[[Rows], dict[str, Any]]:
-    """Rows with `prompt` and `completion` -> one model call, with labels on what the assistant says and on narration.
-
-    A completion is a list of messages: one answer, or a conversation that goes on (answer, question, answer, ...).
-    """
-    pad_token_id = encoder.processor.tokenizer.pad_token_id
+    """Rows with `prompt` and `completion` -> one model call, with labels on completions and narration."""
+    tokenizer = encoder.processor.tokenizer
 
     def collate(rows: Rows) -> dict[str, Any]:
-        targets = [target(row["prompt"], row["completion"], encoder.processor) for row in rows]
-        completions = pad_sequence([ids for ids, _ in targets], batch_first=True, padding_value=pad_token_id)
-        mask = pad_sequence([torch.ones_like(ids) for ids, _ in targets], batch_first=True)
-        labels = pad_sequence([labels for _, labels in targets], batch_first=True, padding_value=-100)
         prompts = [encoder(row) for row in rows]
-        inputs = batch(prompts, completions, mask, pad_token_id=pad_token_id)
+        targets = [target(row["completion"], encoder.processor) for row in rows]
+        completions = pad_sequence(targets, True, padding_value=tokenizer.pad_token_id)
+        mask = pad_sequence([torch.ones_like(ids) for ids in targets], True)
+        inputs = batch(prompts, completions, mask, pad_token_id=tokenizer.pad_token_id)
         told = pad_sequence([prompt.labels for prompt in prompts], True, padding_value=-100, padding_side="left")
-        inputs["labels"] = torch.cat([told, labels], dim=1)
+        inputs["labels"] = torch.cat([told, completions.masked_fill(mask == 0, -100)], dim=1)
         return inputs
 
     return collate
 
 
-def target(prompt: Messages, completion: Messages, processor: ProcessorMixin) -> tuple[torch.Tensor, torch.Tensor]:
-    """Token ids (C,) that follow a prompt, and their labels (C,): -100 on everything the assistant does not say.
+def target(completion: Sequence[Mapping[str, Any]], processor: ProcessorMixin) -> torch.Tensor:
+    """Token ids (C,) of a completion, given as one assistant message, and its end-of-turn token.
 
-    Every answer ends with the end-of-turn token, which is learned too. Answers and what lies between them are tokenised
-    apart, as they are when the model writes the answers.
-
-    Raises:
-        ValueError: the chat template does not put an answer, as it stands, behind its generation prompt.
+    They are tokenised apart from the prompt, as they are when the model writes them.
     """
-    tokenizer = processor.tokenizer
-    ids: list[int] = []
-    labels: list[int] = []
-    rendered = _render([*prompt], processor)
-    for index, message in enumerate(completion):
-        if message["role"] == "assistant":
-            said = "".join(part["text"] for part in message["content"])
-            answer = [*tokenizer(said, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
-            ids += answer
-            labels += answer
-            rendered += said + tokenizer.eos_token
-        else:
-            further = _render([*prompt, *completion[: index + 1]], processor)
-            if not further.startswith(rendered):
-                raise ValueError(
-                    "the chat template changes an answer when the conversation goes on; it cannot be trained on"
-                )
-            between = tokenizer(further[len(rendered) :], add_special_tokens=False)["input_ids"]
-            ids += between
-            labels += [-100] * len(between)
-            rendered = further
-    return torch.tensor(ids), torch.tensor(labels)
-
-
-def _render(messages: list[Mapping[str, Any]], processor: ProcessorMixin) -> str:
-    return processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    [message] = completion
+    text = "".join(part["text"] for part in message["content"])
+    ids = processor.tokenizer(text, add_special_tokens=False)["input_ids"]
+    return torch.tensor([*ids, processor.tokenizer.eos_token_id])
 
 
 def sft_trainer(recipe: Recipe, stage: SftStage, rows: Rows, path: str, encoder: Encoder, folder: str) -> SFTTrainer:
