@@ -59,8 +59,8 @@ def run(recipe: Recipe, prepared: Prepared | None) -> int:
         tiny_model.make(recipe.model, seed=recipe.tiny.seed)
     prepared = _share(recipe, prepared)
     folder = prepared.folder
-    processor = load_processor(recipe.model)
-    encoder = Encoder(processor, family(load_config(recipe.model)), recipe.video)
+    kind = family(load_config(recipe.model))  # a model that is not supported is refused before its processor is read
+    encoder = Encoder(load_processor(recipe.model), kind, recipe.video)
     if recipe.evaluation.before and not _done(folder / "evaluation" / BEFORE):
         model = load_model(recipe.model, attn_implementation=recipe.attn_implementation).to(state.device)
         evaluate(recipe, model, encoder, prepared.test_rows, folder / "evaluation" / BEFORE, state)
