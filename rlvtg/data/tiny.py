@@ -90,15 +90,15 @@ def story(rng: random.Random) -> dict[str, Any]:
                 "color": color,
                 "start": start,
                 "end": start + length,
-                "radius": rng.uniform(15, 20),
-                "center": (rng.uniform(24, SIDE - 24), rng.uniform(24, SIDE - 24)),
+                "radius": rng.uniform(20, 28),
+                "center": (rng.uniform(28, SIDE - 28), rng.uniform(28, SIDE - 28)),
                 "velocity": (speed * math.cos(heading), speed * math.sin(heading)),
             }
         )
     return {
         "duration": duration,
         "events": events,
-        "brightness": rng.randint(70, 180),
+        "brightness": rng.randint(90, 150),
         "gradient": rng.uniform(-30, 30),
         "noise": rng.randrange(2**32),
     }
