@@ -323,6 +323,7 @@ def test_the_readme_has_the_commands_that_ci_runs(step: str, ends: str) -> None:
 
 # How the methods of TRL 1.16 that rlvtg wraps are called. Where a new release differs, see why before changing this.
 GRPO_METHODS = {
+    "_load_from_checkpoint": "(self, resume_from_checkpoint, model=None)",
     "_calculate_rewards": "(self, inputs, prompts, completions, completion_ids_list)",
     "_compute_loss": "(self, model, inputs)",
     "_generate": "(self, prompts)",
@@ -362,3 +363,4 @@ def test_sft_trainer_takes_the_arguments_that_we_pass() -> None:
     from trl import SFTTrainer
 
     assert {"data_collator", "processing_class", "peft_config"} <= set(inspect.signature(SFTTrainer).parameters)
+    assert parameters(SFTTrainer._load_from_checkpoint) == GRPO_METHODS["_load_from_checkpoint"]

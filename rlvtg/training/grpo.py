@@ -20,10 +20,11 @@ from rlvtg.reward import Reward
 from rlvtg.rollout.hf import rollout
 from rlvtg.text.grammar import grammar
 from rlvtg.training.prefix import packed, unpacked
+from rlvtg.training.resume import ResumingTrainer
 from rlvtg.training.setup import generating, lora_config, trainable_model, training_arguments
 
 
-class VideoGRPOTrainer(GRPOTrainer):
+class VideoGRPOTrainer(ResumingTrainer, GRPOTrainer):
     """`GRPOTrainer` for rows with a `video` column.
 
     Args:

@@ -11,6 +11,7 @@ from trl import SFTConfig, SFTTrainer
 
 from rlvtg.model.inputs import Encoder, batch
 from rlvtg.recipe import Recipe, SftStage
+from rlvtg.training.resume import ResumingTrainer
 from rlvtg.training.setup import lora_config, trainable_model, training_arguments
 
 Rows = Sequence[Mapping[str, Any]]
@@ -44,7 +45,13 @@ def target(completion: Sequence[Mapping[str, Any]], processor: ProcessorMixin) -
     return torch.tensor([*ids, processor.tokenizer.eos_token_id])
 
 
-def sft_trainer(recipe: Recipe, stage: SftStage, rows: Rows, path: str, encoder: Encoder, folder: str) -> SFTTrainer:
+class VideoSFTTrainer(ResumingTrainer, SFTTrainer):
+    """`SFTTrainer` that resumes; what is about video is in the collator."""
+
+
+def sft_trainer(
+    recipe: Recipe, stage: SftStage, rows: Rows, path: str, encoder: Encoder, folder: str
+) -> VideoSFTTrainer:
     """TRL's trainer for one SFT stage; nothing is trained yet.
 
     Args:
@@ -61,7 +68,7 @@ def sft_trainer(recipe: Recipe, stage: SftStage, rows: Rows, path: str, encoder:
         dataset_kwargs={"skip_prepare_dataset": True},
     )
     model = trainable_model(recipe, stage, path)
-    trainer = SFTTrainer(
+    trainer = VideoSFTTrainer(
         model=model,
         args=arguments,
         train_dataset=Dataset.from_list(list(rows)),

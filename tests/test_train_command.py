@@ -1,0 +1,430 @@
+"""The command of the README, as it is typed: a run's folder, what it prints, and what it says to nonsense."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration
+
+from rlvtg.evaluation.metrics import score
+from rlvtg.evaluation.report import read_predictions
+from rlvtg.recipe import Recipe, load
+
+ROOT = Path(__file__).resolve().parent.parent
+SCRIPT = str(ROOT / "rlvtg" / "train.py")
+ACCELERATE = ("-m", "accelerate.commands.launch", "--num_processes", "1")
+TWO_PROCESSES = ("-m", "torch.distributed.run", "--nproc_per_node", "2")
+# A reward that an untrained model gets some of, so that there is something to learn from the first step on.
+OWN_REWARD = """\
+def letters(completions, **_):
+    return [sum(map(str.isalpha, completion[0]["content"])) / 10 for completion in completions]
+"""
+# The two other ways of naming a reward of one's own.
+OTHER_REWARDS = 'stages.rl.rewards={own.rewards.letters_again: {weight: 0}, "own/rewards.py:duration": {weight: 0}}'
+OTHER_REWARDS_FILE = """\
+def letters_again(completions, **_):
+    return [sum(map(str.isalpha, completion[0]["content"])) / 10 for completion in completions]
+
+def duration(completions, duration, *, share=1.0, **_):
+    return [share * seconds for seconds in duration]
+"""
+SMALL = (
+    "tiny.folder=data/small", "tiny.sft=6", "tiny.rl=4", "tiny.validation=1", "tiny.test=3", "stages.rl.max_steps=2",
+    "stages.cold_start.max_steps=3", "stages.cold_start.per_device_train_batch_size=4",
+    "stages.cold_start.lora.r=4", "stages.rl.per_device_train_batch_size=16", "stages.rl.rewards.letters.weight=1.0",
+    "logging_steps=1", "save_steps=1", "evaluation.pictures=2",
+)  # fmt: skip
+
+
+def environment(place: Path, **changes: str) -> dict[str, str]:
+    paths = {"PYTHONPATH": str(ROOT), "HF_HOME": str(place / "hf"), "MPLCONFIGDIR": str(place / "mpl")}
+    return {**os.environ, "OMP_NUM_THREADS": "1", "WANDB_MODE": "offline", **paths, **changes}
+
+
+@dataclass
+class Done:
+    """What a command left behind: its working directory, its output and the overrides that it was given."""
+
+    place: Path
+    out: str
+    err: str
+    argv: tuple[str, ...]
+
+    def recipe(self) -> Recipe:
+        """The recipe that the arguments ask for, read where the command was typed."""
+        before = Path.cwd()
+        os.chdir(self.place)
+        try:
+            return load(self.argv)
+        finally:
+            os.chdir(before)
+
+    def table(self) -> dict[str, list[str]]:
+        """The rows of the printed table by their first word."""
+        [table] = [block for block in self.out.split("\n\n") if "95 % interval" in block]
+        return {line.split()[0]: line.split()[1:] for line in table.splitlines()[1:]}
+
+
+def train(place: Path, *argv: str, launcher: tuple[str, ...] = ACCELERATE) -> Done:
+    """Run the command to its end, which must be a good one."""
+    (place / "rewards").mkdir(exist_ok=True)
+    (place / "rewards" / "letters.py").write_text(OWN_REWARD)
+    command = [sys.executable, *launcher, SCRIPT, *argv]
+    done = subprocess.run(command, cwd=place, env=environment(place), capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-4000:]
+    return Done(place, done.stdout, done.stderr, argv)
+
+
+@pytest.fixture(scope="module")
+def time_r1(tmp_path_factory: pytest.TempPathFactory) -> Done:
+    """Both stages of a paper's recipe, two steps each."""
+    place = tmp_path_factory.mktemp("time_r1")
+    (place / "own").mkdir()
+    (place / "own" / "rewards.py").write_text(OTHER_REWARDS_FILE)
+    return train(place, "recipe=time_r1", "scale=tiny", "stages.rl.rewards.letters.weight=1.0", OTHER_REWARDS)
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Done:
+    """The demo, made small."""
+    return train(tmp_path_factory.mktemp("tiny"), "recipe=tiny", *SMALL)
+
+
+def scalars(stage: Path) -> dict[str, list[float]]:
+    """What a stage wrote for TensorBoard, by name, in the order of its steps."""
+    [folder] = {file.parent for file in stage.rglob("events.out.tfevents.*")}
+    events = EventAccumulator(str(folder)).Reload()
+    return {tag: [event.value for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model.safetensors")
+
+
+def changed(before: Path, after: Path) -> list[str]:
+    """The weights that differ between two model folders."""
+    one, other = weights(before), weights(after)
+    assert one.keys() == other.keys()
+    return [name for name in one if not torch.equal(one[name], other[name])]
+
+
+# --- a paper's recipe
+
+
+@pytest.mark.slow
+def test_a_run_folder_holds_the_recipe_that_made_it(time_r1: Done) -> None:
+    written = time_r1.place / "runs/time_r1/recipe.yaml"
+    assert Done(time_r1.place, "", "", (f"recipe={written}",)).recipe() == time_r1.recipe()
+
+
+@pytest.mark.slow
+def test_a_stage_leaves_checkpoints_and_a_model_that_from_pretrained_loads(time_r1: Done) -> None:
+    run = time_r1.place / "runs/time_r1"
+    for stage, weights_file in (("cold_start", "adapter_model.safetensors"), ("rl", "model.safetensors")):
+        for step in (1, 2):
+            assert (run / stage / f"checkpoint-{step}" / weights_file).is_file()
+            assert (run / stage / f"checkpoint-{step}" / "optimizer.pt").is_file()
+        _, report = Qwen2_5_VLForConditionalGeneration.from_pretrained(run / stage / "merged", output_loading_info=True)
+        assert not any(report[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+        assert AutoProcessor.from_pretrained(run / stage / "merged").tokenizer.eos_token == "<|im_end|>"
+        assert not (run / stage / "adapter").exists()  # the recipe asks for merged models
+
+
+@pytest.mark.slow
+def test_each_stage_starts_where_the_one_before_it_ended_and_trains_what_its_recipe_says(time_r1: Done) -> None:
+    run = time_r1.place / "runs/time_r1"
+    by_lora = changed(time_r1.place / "data/tiny_scale/model", run / "cold_start/merged")
+    assert by_lora and all("layers." in name and name.endswith("_proj.weight") for name in by_lora)
+    assert not any(name.startswith("visual") for name in by_lora)
+    by_rl = changed(run / "cold_start/merged", run / "rl/merged")
+    assert any("layers." in name for name in by_rl)
+    assert any("visual.merger" in name for name in by_rl)
+    assert not any("visual.blocks" in name or "visual.patch_embed" in name for name in by_rl)
+
+
+@pytest.mark.slow
+def test_tensorboard_has_the_metrics_under_trls_names(time_r1: Done) -> None:
+    sft = scalars(time_r1.place / "runs/time_r1/cold_start")
+    assert len(sft["train/loss"]) == len(sft["train/mean_token_accuracy"]) == len(sft["train/grad_norm"]) == 2
+    grpo = scalars(time_r1.place / "runs/time_r1/rl")
+    names = (
+        "loss", "reward", "reward_std", "frac_reward_zero_std", "rewards/timestamp_tiou/mean",
+        "rewards/timestamp_tiou/std", "rewards/think_format/mean", "rewards/letters/mean", "kl", "entropy",
+        "completions/mean_length", "completions/clipped_ratio", "completions/unparsed", "grad_norm", "learning_rate",
+    )  # fmt: skip
+    for name in names:
+        assert len(grpo[f"train/{name}"]) == 2, name
+    assert grpo["train/kl"][0] == pytest.approx(0, abs=1e-5)
+    assert grpo["train/rewards/letters/mean"][0] > 0 and grpo["train/grad_norm"][0] > 0
+
+
+@pytest.mark.slow
+def test_completions_are_kept_with_true_and_predicted_spans(time_r1: Done) -> None:
+    files = sorted((time_r1.place / "runs/time_r1/rl/completions").glob("*.parquet"))
+    tables = [pd.read_parquet(file) for file in files]
+    assert [set(table["step"]) for table in tables] == [{1}, {2}]
+    annotated = json.loads((time_r1.place / "data/tiny_scale/rl.json").read_text())
+    for table in tables:
+        assert len(table) == 8  # one group
+        [name] = set(table["id"])
+        video, number = name.split("#")
+        assert [list(span) for span in table["spans"][0]] == [annotated[video]["timestamps"][int(number)]]
+        assert all(len(found) == 0 for found in table["predicted"])  # an untrained model writes no answer
+        query = annotated[video]["sentences"][int(number)]
+        [prompt] = {messages[0]["content"] for messages in table["prompt"]}
+        assert f'"{query}"' in prompt and prompt.endswith("<video>")
+        assert {"completion", "timestamp_tiou", "think_format", "letters", "advantage"} <= set(table.columns)
+        assert table["letters_again"].tolist() == table["letters"].tolist()
+        assert set(table["duration"]) == {annotated[video]["duration"]}
+        written = [messages[0]["content"] for messages in table["completion"]]
+        assert table["letters"].tolist() == pytest.approx([sum(map(str.isalpha, text)) / 10 for text in written])
+
+
+@pytest.mark.slow
+def test_metrics_can_be_scored_again_from_the_predictions(time_r1: Done) -> None:
+    run = time_r1.place / "runs/time_r1"
+    together = json.loads((run / "metrics.json").read_text())
+    queries = json.loads((time_r1.place / "data/tiny_scale/test.json").read_text())
+    for label in ("before", "cold_start", "rl"):
+        predictions = read_predictions(run / "evaluation" / label / "predictions.jsonl")
+        assert [one["id"] for one in predictions] == [
+            f"{video}#{k}" for video, row in queries.items() for k in range(len(row["sentences"]))
+        ]
+        metrics = json.loads((run / "evaluation" / label / "metrics.json").read_text())
+        assert metrics == together[label] == score(predictions, time_r1.recipe().evaluation.thresholds)
+
+
+@pytest.mark.slow
+def test_the_pictures_can_be_looked_at(time_r1: Done) -> None:
+    pictures = time_r1.place / "runs/time_r1/pictures"
+    names = {"learning_curves.png", "filmstrip_1.png", "filmstrip_2.png"}
+    assert {file.name for file in pictures.iterdir()} == names
+    for name in names:
+        with Image.open(pictures / name) as picture:
+            picture.load()
+            assert min(picture.size) > 200
+            assert len(picture.convert("L").resize((64, 64)).getcolors()) > 8
+
+
+# --- the demo
+
+
+@pytest.mark.slow
+def test_the_demo_prints_its_evaluations_the_best_constant_answer_and_what_to_do_next(tiny: Done) -> None:
+    rows = tiny.table()
+    assert list(rows) == ["before", "cold_start", "rl", "always"]
+    metrics = json.loads((tiny.place / "runs/tiny/metrics.json").read_text())
+    for label, numbers in metrics.items():
+        assert f"{numbers['mIoU']:.3f}" in rows[label.split()[0]]
+    assert metrics[next(label for label in metrics if label.startswith("always"))]["mIoU"] > 0
+    assert "run folder: runs/tiny (" in tiny.out
+    assert "tensorboard --logdir runs/tiny" in tiny.out
+    assert "recipe=runs/tiny/recipe.yaml" in tiny.out
+    assert "ls runs/tiny/rl/merged" in tiny.out
+
+
+@pytest.mark.slow
+def test_every_long_step_shows_how_far_it_is(tiny: Done) -> None:
+    for title in ("making sft videos", "making test videos", "training (cold_start)", "training (rl)"):
+        assert title in tiny.err
+    for label in ("before", "cold_start", "rl"):
+        assert f"evaluating ({label})" in tiny.err
+
+
+@pytest.mark.slow
+def test_a_lora_stage_exports_its_adapter_and_what_the_next_stage_starts_from(tiny: Done) -> None:
+    run = tiny.place / "runs/tiny"
+    adapter = json.loads((run / "cold_start/adapter/adapter_config.json").read_text())
+    assert (adapter["r"], adapter["base_model_name_or_path"]) == (4, "data/small/model")
+    assert changed(tiny.place / "data/small/model", run / "cold_start/merged")
+    assert changed(run / "cold_start/merged", run / "rl/merged")
+    assert not (run / "rl/adapter").exists()
+
+
+@pytest.mark.slow
+def test_a_second_run_overwrites_nothing_and_logs_to_wandb_when_asked(tiny: Done) -> None:
+    def files() -> dict[str, int]:
+        return {str(file): file.stat().st_mtime_ns for file in (tiny.place / "runs/tiny").rglob("*")}
+
+    before = files()
+    again = train(tiny.place, "recipe=tiny", *SMALL, "report_to=[wandb]")
+    assert "run folder: runs/tiny-2 (" in again.out
+    assert files() == before
+    assert not list((tiny.place / "runs/tiny-2").rglob("events.out.tfevents.*"))
+    # the same command gives the same model
+    assert changed(tiny.place / "runs/tiny/rl/merged", tiny.place / "runs/tiny-2/rl/merged") == []
+    logs = [file.read_bytes() for file in sorted((tiny.place / "wandb").glob("offline-run-*/run-*.wandb"))]
+    assert [b"train/loss" in log for log in logs] == [True, True]  # one run for each stage
+    assert sorted(b"train/reward" in log and b"train/rewards/tiou/mean" in log for log in logs) == [False, True]
+    tables = list((tiny.place / "wandb").glob("offline-run-*/files/media/table/*.json"))
+    table = json.loads(tables[0].read_text())
+    assert {"prompt", "completion", "spans", "predicted", "tiou"} <= set(table["columns"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("stage", "last_step"), [("cold_start", 3), ("rl", 2)])
+def test_an_interrupted_run_is_resumed_and_ends_where_it_would_have_ended(
+    tiny: Done, tmp_path: Path, stage: str, last_step: int
+) -> None:
+    for folder in ("runs", "data"):
+        shutil.copytree(tiny.place / folder, tmp_path / folder)
+    run, whole = tmp_path / "runs/tiny", tiny.place / "runs/tiny"
+    gone = [run / stage / f"checkpoint-{last_step}", run / stage / "merged", run / "evaluation" / stage]
+    if stage == "cold_start":
+        gone += [run / "rl", run / "evaluation/rl"]
+    for folder in gone:
+        shutil.rmtree(folder)
+    (run / stage / "done.json").unlink()
+    resumed = train(tmp_path, "recipe=runs/tiny/recipe.yaml", "resume=true")
+    assert ("training (cold_start)" in resumed.err) == ("evaluating (cold_start)" in resumed.err) == (stage != "rl")
+    assert "training (rl)" in resumed.err and "evaluating (before)" not in resumed.err
+    assert changed(whole / "rl/merged", run / "rl/merged") == []
+    assert resumed.table() == tiny.table()
+    losses = [
+        [
+            entry["loss"]
+            for entry in json.loads((folder / stage / "log_history.json").read_text())["log"]
+            if "loss" in entry
+        ]
+        for folder in (run, whole)
+    ]
+    assert losses[0] == losses[1] and len(losses[0]) == last_step
+
+
+@pytest.mark.slow
+def test_two_processes_share_the_work_and_one_writes(tiny: Done, tmp_path: Path) -> None:
+    sizes = ["stages.cold_start.per_device_train_batch_size=2", "stages.rl.per_device_train_batch_size=8"]
+    both = train(tmp_path, "recipe=tiny", *SMALL, *sizes, launcher=TWO_PROCESSES)
+    assert both.out.count("run folder: runs/tiny (") == 1
+    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["tiny"]
+    for label in ("before", "cold_start", "rl"):
+        ours, alone = (
+            read_predictions(place / f"runs/tiny/evaluation/{label}/predictions.jsonl")
+            for place in (tmp_path, tiny.place)
+        )
+        assert [one["id"] for one in ours] == [one["id"] for one in alone]
+    assert (tmp_path / "data/small/made_from.json").read_bytes() == (
+        tiny.place / "data/small/made_from.json"
+    ).read_bytes()
+    for file in sorted((tmp_path / "runs/tiny/rl/completions").glob("*.parquet")):
+        table = pd.read_parquet(file)
+        assert table.groupby("id").size().tolist() == [8, 8]  # a whole group from each process
+
+
+# --- what a user may get wrong
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A working directory with rows for Time-R1's recipe, and a torch that cannot be imported."""
+    place = tmp_path_factory.mktemp("desk")
+    (place / "no_torch").mkdir()
+    (place / "no_torch" / "torch.py").write_text('raise RuntimeError("torch was loaded")\n')
+    (place / "videos").mkdir()
+    (place / "videos" / "a.mp4").write_bytes(b"a video")
+    rows: list[dict[str, Any]] = [
+        {"id": str(k), "video": "a.mp4", "duration": 10.0, "query": "a dog", "spans": [[1.0, 3.0]]} for k in range(3)
+    ]
+    (place / "good.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    rows[1]["video"] = "gone.mp4"
+    (place / "gone.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (place / "broken.jsonl").write_text('{"id": "0", "video"\n')
+    (place / "mine.yaml").write_text(
+        "extends: time_r1\n"
+        "data:\n"
+        + "".join(
+            f"  {name}: {{reader: jsonl, annotations: good.jsonl, videos: videos}}\n"
+            for name in ("cold_start", "rl", "test")
+        )
+    )
+    return place
+
+
+def refused(place: Path, *argv: str, **changes: str) -> str:
+    """What the command says when it refuses: one line, status 2, at once."""
+    started = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, SCRIPT, *argv], cwd=place, env=environment(place, **changes), capture_output=True, text=True
+    )
+    assert done.returncode == 2, done.stderr
+    assert done.stdout == ""
+    assert time.monotonic() - started < 5
+    [line] = done.stderr.splitlines()
+    assert line.startswith("error: ")
+    return line.removeprefix("error: ")
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        ("seeed=1", ["seeed: unknown key", "nearest: seed"]),
+        ("stages.rl.num_generation=8", ["stages.rl.num_generation: unknown key", "nearest: num_generations"]),
+        ("stages.rl.learning_rate=fast", ["stages.rl.learning_rate: got 'fast', want a number"]),
+        ("use_cpu=1", ["use_cpu: got 1, want true or false"]),
+        ("recipe=time_r2", ["recipe: got 'time_r2', nearest: time_r1"]),
+        ("scale=tinny", ["scale: got 'tinny', nearest: tiny"]),
+        ("recipe=none.yaml", ["no file none.yaml"]),
+        ("data.rl.annotations=none.jsonl", ["data.rl.annotations: no file none.jsonl"]),
+        ("data.rl.videos=none", ["data.rl.videos: no folder none"]),
+        ("data.rl.annotations=gone.jsonl", ["data.rl: 1 of 3 rows are bad (1 missing video)", "videos/gone.mp4"]),
+        ("data.rl.annotations=broken.jsonl", ["data.rl: broken.jsonl, line 1: not JSON"]),
+        ("data.rl.reader=charades", ["data.rl.reader: got 'charades', nearest: charades_sta"]),
+        ("stages.rl.per_device_train_batch_size=12", ["got 12 with num_generations 8", "allowed 8, 16, 24 ..."]),
+        ("stages.rl.per_device_train_batch_size=32", ["data.rl: got 3 rows, but stage rl takes 4 at once"]),
+        ("stages.rl.rewards.timestamp_iou.weight=1", ["no reward is called 'timestamp_iou'", "'timestamp_tiou'"]),
+        ("stages.rl.rewards.timestamp_tiou.args.clam=true", ["has no knob 'clam'", "did you mean 'clamp'"]),
+        ('stages.rl.rewards={"own/mine.py:fn": {weight: 1}}', ["there is no file 'own/mine.py'"]),
+        ("stages.cold_start.completion=null", ["stages.cold_start: row '0' has no completion"]),
+        ("grammar=from_to", ["no grammar is called 'from_to'", "did you mean 'to'"]),
+        ("model=runs/none/rl/merged", ["model: no folder runs/none/rl/merged"]),
+        ("prompt={video} when is {qeury}", ["prompt: unknown placeholder {qeury}", "nearest: query"]),
+        ("seed", ["got 'seed', want key=value"]),
+    ],
+)
+def test_a_mistake_is_one_sentence_and_torch_is_not_loaded(desk: Path, argv: str, said: list[str]) -> None:
+    given = [argv] if argv.startswith("recipe=") else ["recipe=mine.yaml", argv]
+    line = refused(desk, *given, PYTHONPATH=f"{desk / 'no_torch'}{os.pathsep}{ROOT}")
+    for part in said:
+        assert part in line
+    assert not list(desk.rglob("recipe.yaml"))  # nothing is taken for a run
+
+
+def test_a_video_that_is_missing_from_the_demos_data_is_named(tmp_path: Path) -> None:
+    from rlvtg.data.tiny import make
+
+    make(tmp_path / "data/small", {"sft": 6, "rl": 4, "validation": 1, "test": 3})
+    (tmp_path / "data/small/videos/rl/rl_00002.mp4").unlink()
+    line = refused(tmp_path, "recipe=tiny", *SMALL[:5])
+    assert "data/small/videos/rl/rl_00002.mp4" in line and "missing video" in line
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        ("stages.cold_start.freeze=[visual.block]", "freeze: the model has no part 'visual.block'; parts are visual."),
+        ("model=other", "model: type 'llama' is not supported; supported are qwen2_5_vl"),
+    ],
+)
+def test_what_only_the_model_can_tell_is_one_sentence_too(tmp_path: Path, argv: str, said: str) -> None:
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "config.json").write_text('{"model_type": "llama"}')
+    sizes = ["tiny.folder=data/small", "tiny.sft=1", "tiny.rl=1", "tiny.validation=1", "tiny.test=1"]
+    command = [sys.executable, SCRIPT, "recipe=time_r1", "scale=tiny", *sizes, "evaluation.before=false", argv]
+    done = subprocess.run(command, cwd=tmp_path, env=environment(tmp_path), capture_output=True, text=True)
+    assert done.returncode == 2, done.stderr
+    [line] = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert line.startswith(f"error: {said}")
+    assert "Traceback" not in done.stderr
