@@ -604,12 +604,12 @@ def _data_used(recipe: Recipe) -> list[tuple[str, str]]:
 def _check_model(recipe: Recipe) -> None:
     """A hub id has one slash at most; anything longer is a folder, which is there or will be made."""
     is_folder = recipe.model.count("/") > 1 or recipe.model.startswith((".", "/"))
-    if is_folder and not _made(recipe, recipe.model) and not os.path.isdir(recipe.model):
+    if is_folder and not is_made(recipe, recipe.model) and not os.path.isdir(recipe.model):
         raise RecipeError(f"model: no folder {recipe.model} (looked in {Path.cwd()})")
 
 
-def _made(recipe: Recipe, place: str) -> bool:
-    """Whether `place` lies below the folder that the demo fills."""
+def is_made(recipe: Recipe, place: str) -> bool:
+    """Whether `place` lies below the folder that the demo fills, so that it need not be there yet."""
     tiny = recipe.tiny
     return tiny is not None and Path(os.path.abspath(place)).is_relative_to(os.path.abspath(tiny.folder))
 
@@ -619,7 +619,7 @@ def _check_source(recipe: Recipe, name: str) -> None:
     _check_choice(f"data.{name}.reader", source.reader, READERS)
     for key, exists, what in (("annotations", os.path.isfile, "file"), ("videos", os.path.isdir, "folder")):
         place = getattr(source, key)
-        if not _made(recipe, place) and not exists(place):
+        if not is_made(recipe, place) and not exists(place):
             raise RecipeError(f"data.{name}.{key}: no {what} {place} (looked in {Path.cwd()})")
 
 

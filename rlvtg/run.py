@@ -37,7 +37,7 @@ from rlvtg.model.family import family
 from rlvtg.model.inputs import Encoder
 from rlvtg.model.load import load_config, load_model, load_processor
 from rlvtg.prepare import Prepared, Rows, follow
-from rlvtg.recipe import GrpoStage, Recipe, SftStage
+from rlvtg.recipe import GrpoStage, Recipe, SftStage, is_made
 from rlvtg.training.grpo import grpo_trainer
 from rlvtg.training.progress import Progress
 from rlvtg.training.setup import generating
@@ -55,7 +55,7 @@ def run(recipe: Recipe, prepared: Prepared | None) -> int:
     """
     started = time.monotonic()
     state = PartialState(cpu=recipe.use_cpu)
-    if recipe.tiny is not None and state.is_main_process:
+    if recipe.tiny is not None and is_made(recipe, recipe.model) and state.is_main_process:
         tiny_model.make(recipe.model, seed=recipe.tiny.seed)
     prepared = _share(recipe, prepared)
     folder = prepared.folder
