@@ -5,6 +5,7 @@ of its video; the encoder turns it into the same inputs for rollout and for old,
 log-probabilities. The parent's methods are wrapped, never rewritten.
 """
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -60,15 +61,18 @@ class VideoGRPOTrainer(ResumingTrainer, GRPOTrainer):
         self._grammar = grammar(grammar_name)
         self._rows: Sequence[Mapping[str, Any]] = []  # rows of the generation batch that is being made
         self._prompts: list[Inputs] = []  # inputs of the rows in the pass that is running
-        super().__init__(
-            model,
-            reward_funcs,
-            args,
-            train_dataset,
-            processing_class=encoder.processor,
-            rollout_func=self._rollout,
-            **kwargs,
-        )
+        with warnings.catch_warnings():
+            # the versions of TRL are pinned to a minor release, and its signatures are held by a test
+            warnings.filterwarnings("ignore", message="You are using 'rollout_func'", category=UserWarning)
+            super().__init__(
+                model,
+                reward_funcs,
+                args,
+                train_dataset,
+                processing_class=encoder.processor,
+                rollout_func=self._rollout,
+                **kwargs,
+            )
         if self.ref_model is not None:
             prepare(self.accelerator.unwrap_model(self.ref_model))
 
