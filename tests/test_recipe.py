@@ -146,15 +146,19 @@ def test_base_holds_no_method_model_or_data() -> None:
     )
 
 
-def test_time_r1_has_the_objective_of_the_paper(here: Path) -> None:
+def test_time_r1_has_the_objective_of_the_paper_and_the_paper_s_full_fine_tuning_by_two_overrides(here: Path) -> None:
     make_sources("time_r1")
     recipe = load(["recipe=time_r1"])
     stage = rl(recipe)
     assert list(recipe.stages) == ["cold_start", "rl"]
     assert {name: spec.weight for name, spec in stage.rewards.items()} == {"timestamp_tiou": 1.0, "think_format": 1.0}
-    assert (stage.num_generations, stage.beta, stage.learning_rate, stage.epsilon) == (8, 0.04, 1e-6, 0.2)
+    assert (stage.num_generations, stage.beta, stage.learning_rate, stage.epsilon) == (8, 0.04, 1e-5, 0.2)
     assert (stage.loss_type, stage.num_train_epochs, stage.max_completion_length) == ("bnpo", 5.0, 200)
     assert (recipe.video.fps, recipe.video.max_frames, recipe.video.total_pixels) == (2.0, 768, 2809856)
+    full = load(["recipe=time_r1", "stages.rl.lora=null", "stages.rl.learning_rate=1e-6"])
+    assert (rl(full).lora, rl(full).learning_rate, rl(full).freeze) == (
+        None, 1e-6, ["visual.patch_embed", "visual.blocks"]
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("name, stage", [("ddp", None), ("zero2", 2), ("zero3", 3)])
