@@ -5,18 +5,9 @@ Only the shape is checked here; whether the values make sense is for `rlvtg.data
 
 import json
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from rlvtg.data.sample import DataError
-
-
-class Source(Protocol):
-    """One entry of `data:` in a recipe."""
-
-    annotations: str
-    videos: str
-    reader: str
-    limit: int | None
 
 
 def load_json(path: str) -> Any:

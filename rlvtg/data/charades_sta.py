@@ -7,8 +7,9 @@ The lists run in parallel.
 from pathlib import Path
 from typing import Any
 
-from rlvtg.data.annotation import Source, load_json, mapping, number, sequence, span
+from rlvtg.data.annotation import load_json, mapping, number, sequence, span
 from rlvtg.data.sample import DataError, Sample
+from rlvtg.recipe import Source
 
 _SUFFIXES = {".mp4", ".mkv", ".webm", ".avi", ".mov"}
 

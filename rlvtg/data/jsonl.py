@@ -8,7 +8,6 @@ import difflib
 from pathlib import Path
 
 from rlvtg.data.annotation import (
-    Source,
     mapping,
     number,
     optional_number,
@@ -20,6 +19,7 @@ from rlvtg.data.annotation import (
     text,
 )
 from rlvtg.data.sample import DataError, Sample
+from rlvtg.recipe import Source
 
 _FIELDS = ("id", "video", "duration", "query", "spans", "task", "completion", "video_start", "video_end")
 

@@ -4,8 +4,8 @@ import difflib
 from collections.abc import Callable
 
 from rlvtg.data import charades_sta, jsonl, time_r1
-from rlvtg.data.annotation import Source
 from rlvtg.data.sample import DataError, Sample
+from rlvtg.recipe import Source
 
 READERS: dict[str, Callable[[Source], list[Sample]]] = {
     "charades_sta": charades_sta.read,

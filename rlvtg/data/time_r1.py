@@ -7,8 +7,9 @@
 import re
 from pathlib import Path, PurePosixPath
 
-from rlvtg.data.annotation import Source, load_json, mapping, number, optional_number, sequence, span, text
+from rlvtg.data.annotation import load_json, mapping, number, optional_number, sequence, span, text
 from rlvtg.data.sample import DataError, Sample
+from rlvtg.recipe import Source
 
 # `<YouTube id>_00:00:39:000_00:01:24:700.mp4` is already cut to the window that its name states.
 _CUT = re.compile(r"_\d+:\d\d:\d\d:\d{3}_\d+:\d\d:\d\d:\d{3}$")

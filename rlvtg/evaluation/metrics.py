@@ -14,9 +14,7 @@ from typing import TypedDict, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from rlvtg.text.span import iou
-
-Span = tuple[float, float]
+from rlvtg.text.span import Span, iou
 
 RESAMPLES = 1000
 # 100 x 100 candidate answers on the 37,421 training queries of ActivityNet Captions take seconds.

@@ -27,7 +27,8 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from rlvtg.evaluation.metrics import Prediction, Span, check_prediction
+from rlvtg.evaluation.metrics import Prediction, check_prediction
+from rlvtg.text.span import Span
 
 DPI = 100
 TRUE, PREDICTED = "#0072B2", "#D55E00"

@@ -3,8 +3,8 @@
 import os
 from collections import OrderedDict
 
+from rlvtg.recipe import Video
 from rlvtg.video.decode import Clip, VideoError, read_clip
-from rlvtg.video.sampling import SamplingSettings
 
 _SETTINGS = ("fps", "min_frames", "max_frames", "min_pixels", "max_pixels", "total_pixels", "sampling")
 
@@ -16,7 +16,7 @@ class ClipCache:
     write into them.
     """
 
-    def __init__(self, settings: SamplingSettings, max_bytes: int, *, factor: int = 28) -> None:
+    def __init__(self, settings: Video, max_bytes: int, *, factor: int = 28) -> None:
         self.settings = settings
         self.max_bytes = max_bytes
         self.factor = factor

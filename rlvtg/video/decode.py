@@ -16,7 +16,8 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from PIL import Image
 
-from rlvtg.video.sampling import SamplingSettings, frame_indices, frame_size
+from rlvtg.recipe import Video
+from rlvtg.video.sampling import frame_indices, frame_size
 
 # How far, in seconds, a window may run over the end of the video: annotated durations are rounded.
 END_SLACK = 0.5
@@ -64,7 +65,7 @@ class _Index:
 
 def read_clip(
     path: str | os.PathLike[str],
-    settings: SamplingSettings,
+    settings: Video,
     *,
     start: float | None = None,
     end: float | None = None,
@@ -150,7 +151,7 @@ def _index(path: str | os.PathLike[str]) -> _Index:
 
 
 def _choose(
-    path: str | os.PathLike[str], index: _Index, settings: SamplingSettings, start: float | None, end: float | None
+    path: str | os.PathLike[str], index: _Index, settings: Video, start: float | None, end: float | None
 ) -> tuple[list[int], np.ndarray, float]:
     """(pts of the frames to show, their seconds (N,), duration of the window in seconds)."""
     times = np.array([float((pts - index.pts[0]) * index.time_base) for pts in index.pts])
@@ -181,7 +182,7 @@ def _choose(
 
 
 def _decode(
-    path: str | os.PathLike[str], index: _Index, wanted: set[int], count: int, settings: SamplingSettings, factor: int
+    path: str | os.PathLike[str], index: _Index, wanted: set[int], count: int, settings: Video, factor: int
 ) -> dict[int, np.ndarray]:
     """The wanted frames by pts, each uint8 (H, W, 3)."""
     before = [dts for pts, dts in index.keyframes if pts <= min(wanted)]
@@ -206,9 +207,7 @@ def _decode(
         return pictures
 
 
-def _picture(
-    path: str | os.PathLike[str], frame: VideoFrame, count: int, settings: SamplingSettings, factor: int
-) -> np.ndarray:
+def _picture(path: str | os.PathLike[str], frame: VideoFrame, count: int, settings: Video, factor: int) -> np.ndarray:
     """The frame upright and resized, uint8 (H, W, 3) RGB."""
     if frame.is_corrupt:
         raise VideoError(path, f"the frame at {frame.time:.3f} s is damaged")

@@ -5,9 +5,10 @@ settings give the same tokens here and there.
 """
 
 import math
-from typing import Protocol
 
 import numpy as np
+
+from rlvtg.recipe import Video
 
 # Qwen2.5-VL merges two consecutive frames into one temporal patch.
 FRAMES_PER_PATCH = 2
@@ -16,19 +17,7 @@ MAX_FRAME_TOKENS = 768
 MAX_ASPECT_RATIO = 200
 
 
-class SamplingSettings(Protocol):
-    """The `video:` settings of a recipe."""
-
-    fps: float
-    min_frames: int
-    max_frames: int
-    min_pixels: int
-    max_pixels: int
-    total_pixels: int
-    sampling: str
-
-
-def frame_count(total_frames: int, video_fps: float, settings: SamplingSettings) -> int:
+def frame_count(total_frames: int, video_fps: float, settings: Video) -> int:
     """How many frames are taken from `total_frames` frames recorded at `video_fps`; always even.
 
     linspace: `duration * fps`, at least `min_frames`, at most `max_frames` and `total_frames`, rounded down to even.
@@ -42,7 +31,7 @@ def frame_count(total_frames: int, video_fps: float, settings: SamplingSettings)
     return count
 
 
-def frame_indices(times: np.ndarray, video_fps: float, settings: SamplingSettings) -> tuple[np.ndarray, np.ndarray]:
+def frame_indices(times: np.ndarray, video_fps: float, settings: Video) -> tuple[np.ndarray, np.ndarray]:
     """The frames to take: indices into `times`, int64 (N,), and the second that each one stands for, float64 (N,).
 
     `times` (T,) are the presentation times of all frames in seconds, ascending, relative to the clip's start.
@@ -66,7 +55,7 @@ def frame_indices(times: np.ndarray, video_fps: float, settings: SamplingSetting
     return indices, seconds
 
 
-def frame_size(height: int, width: int, frames: int, settings: SamplingSettings, factor: int = 28) -> tuple[int, int]:
+def frame_size(height: int, width: int, frames: int, settings: Video, factor: int = 28) -> tuple[int, int]:
     """(height, width) in pixels, multiples of `factor`, that `frames` frames of `height` x `width` are resized to.
 
     The pixel budget of one frame is
@@ -99,7 +88,7 @@ def frame_size(height: int, width: int, frames: int, settings: SamplingSettings,
     return tall, wide
 
 
-def _count_and_stride(total_frames: int, video_fps: float, settings: SamplingSettings) -> tuple[int, int]:
+def _count_and_stride(total_frames: int, video_fps: float, settings: Video) -> tuple[int, int]:
     """(even number of frames, interval in units of 1/fps)."""
     if total_frames < 1 or not video_fps > 0 or not settings.fps > 0:
         raise ValueError(
@@ -122,7 +111,7 @@ def _count_and_stride(total_frames: int, video_fps: float, settings: SamplingSet
     return count, 1
 
 
-def _interval_count(total_frames: int, video_fps: float, settings: SamplingSettings, stride: int) -> int:
+def _interval_count(total_frames: int, video_fps: float, settings: Video, stride: int) -> int:
     """How many whole steps of stride/fps seconds the clip shows before any frame is repeated."""
     # 1e-6 keeps a clip of exactly N intervals at N although total / fps is a rounded quotient.
     units = max(1, math.floor(total_frames / video_fps * settings.fps + 1e-6))
