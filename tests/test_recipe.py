@@ -146,7 +146,7 @@ def test_base_holds_no_method_model_or_data() -> None:
     )
 
 
-def test_time_r1_has_the_objective_of_the_paper_and_the_paper_s_full_fine_tuning_by_two_overrides(here: Path) -> None:
+def test_time_r1_has_the_objective_of_the_paper_and_its_full_fine_tuning_by_two_overrides(here: Path) -> None:
     make_sources("time_r1")
     recipe = load(["recipe=time_r1"])
     stage = rl(recipe)

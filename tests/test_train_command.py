@@ -93,7 +93,8 @@ def time_r1(tmp_path_factory: pytest.TempPathFactory) -> Done:
     place = tmp_path_factory.mktemp("time_r1")
     (place / "own").mkdir()
     (place / "own" / "rewards.py").write_text(OTHER_REWARDS_FILE)
-    return train(place, "recipe=time_r1", "scale=tiny", "stages.rl.rewards.letters.weight=1.0", OTHER_REWARDS)
+    exports = "stages.rl.export=[adapter, merged]"
+    return train(place, "recipe=time_r1", "scale=tiny", "stages.rl.rewards.letters.weight=1.0", OTHER_REWARDS, exports)
 
 
 @pytest.fixture(scope="module")
