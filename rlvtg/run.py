@@ -123,7 +123,7 @@ def _finish(
     with generating(trainer) as model:
         evaluate(recipe, model, encoder, prepared.test_rows, prepared.folder / "evaluation" / name, state)
         if state.is_main_process:
-            kinds = stage.export or (["adapter"] if stage.lora else [MERGED])
+            kinds = stage.export or ([ADAPTER] if stage.lora else [MERGED])
             is_last = name == list(recipe.stages)[-1]
             # the next stage starts from plain weights, and takes these for its reference
             export(model, encoder.processor, place, kinds if is_last else sorted({*kinds, MERGED}))

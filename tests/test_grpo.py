@@ -13,7 +13,7 @@ from rlvtg.model.load import load_model
 from rlvtg.recipe import GrpoStage, Lora, Recipe, RewardSpec
 from rlvtg.reward import bind
 from rlvtg.training.grpo import grpo_trainer, whole_groups
-from tests.tiny_qwen import model_and_processor, row, video_settings, write_video
+from tests.tiny_qwen import model_and_processor, plain_log_probabilities, row, video_settings, write_video
 
 G = 4
 REENTRANT = {"use_reentrant": True}
@@ -195,15 +195,7 @@ def test_the_loss_pass_gives_sampled_tokens_the_log_probability_of_a_plain_forwa
     model = trainer.model
     for index, prompt in enumerate(made["prompts"]):
         ids = made["completion_ids"][index][made["completion_mask"][index].bool()]
-        places = prompt.next_position + torch.arange(len(ids)).expand(3, -1)
-        with torch.no_grad():
-            logits = model(
-                input_ids=torch.cat([prompt.input_ids, ids])[None],
-                position_ids=torch.cat([prompt.position_ids, places], dim=1)[:, None],
-                pixel_values_videos=prompt.video.pixel_values,
-                video_grid_thw=prompt.video.grids,
-            ).logits[0, -len(ids) - 1 : -1]
-        expected = logits.log_softmax(-1).gather(1, ids[:, None])[:, 0]
+        expected = plain_log_probabilities(model, prompt, ids)
         assert (made["old_per_token_logps"][index, : len(ids)] - expected).abs().max() < 1e-4
 
 

@@ -10,7 +10,7 @@ from rlvtg.model.load import load_model
 from rlvtg.model.tiny import tiny_processor
 from rlvtg.recipe import Lora, Recipe, SftStage
 from rlvtg.training.sft import collator, sft_trainer, target
-from tests.tiny_qwen import model_and_processor, row, video_settings, write_video
+from tests.tiny_qwen import model_and_processor, plain_log_probabilities, row, video_settings, write_video
 
 REENTRANT = {"use_reentrant": True}
 
@@ -179,15 +179,7 @@ def test_the_loss_is_the_mean_over_the_learned_tokens_of_a_plain_forward_pass(sa
     for one in rows:
         prompt = encoder(one)
         ids = target(one["completion"], saved[1])
-        places = prompt.next_position + torch.arange(len(ids)).expand(3, -1)
-        with torch.no_grad():
-            logits = model(
-                input_ids=torch.cat([prompt.input_ids, ids])[None],
-                position_ids=torch.cat([prompt.position_ids, places], dim=1)[:, None],
-                pixel_values_videos=prompt.video.pixel_values,
-                video_grid_thw=prompt.video.grids,
-            ).logits[0, -len(ids) - 1 : -1]
-        found.append(-logits.log_softmax(-1).gather(1, ids[:, None])[:, 0])
+        found.append(-plain_log_probabilities(model, prompt, ids))
     assert loss == pytest.approx(float(torch.cat(found).mean()), abs=1e-4)
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel, ProcessorMixin
 
+from rlvtg.model.inputs import Inputs
 from rlvtg.model.load import prepare
 from rlvtg.model.tiny import tiny_model, tiny_processor
 from rlvtg.recipe import Video
@@ -67,3 +68,16 @@ def row(video: str, query: str = "a red circle appears", **columns: Any) -> dict
         "spans": [[2.0, 5.0]],
     }
     return given | {"prompt": prompt, "video_start": None, "video_end": None} | columns
+
+
+def plain_log_probabilities(model: PreTrainedModel, prompt: Inputs, ids: torch.Tensor) -> torch.Tensor:
+    """Log-probabilities (C,) of a completion behind its prompt: one row, its own pixels, nothing shared."""
+    places = prompt.next_position + torch.arange(len(ids)).expand(3, -1)
+    with torch.no_grad():
+        logits = model(
+            input_ids=torch.cat([prompt.input_ids, ids])[None],
+            position_ids=torch.cat([prompt.position_ids, places], dim=1)[:, None],
+            pixel_values_videos=prompt.video.pixel_values,
+            video_grid_thw=prompt.video.grids,
+        ).logits[0, -len(ids) - 1 : -1]
+    return logits.log_softmax(-1).gather(1, ids[:, None])[:, 0]
