@@ -2,7 +2,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from rlvtg.text.completion import Completion, completion_text
-from rlvtg.text.grammar import is_think_answer
+from rlvtg.text.tags import is_think_answer
 
 
 def think_format(completions: Sequence[Completion], **_: Any) -> list[float | None]:

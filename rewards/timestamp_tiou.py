@@ -1,9 +1,9 @@
 from collections.abc import Sequence
 from typing import Any
 
-from rlvtg.text.annotation import annotated_duration, annotated_spans, row_names
-from rlvtg.text.completion import Completion, completion_text
-from rlvtg.text.grammar import grammar as grammar_named
+from rlvtg.text.annotation import annotated_duration, row_names
+from rlvtg.text.answered import answered
+from rlvtg.text.completion import Completion
 from rlvtg.text.span import timestamp_iou
 
 
@@ -29,14 +29,8 @@ def timestamp_tiou(
     Differs: `clamp` is ours. There, a prediction equal to a zero-length annotation fails or keeps the previous row's
     value.
     """
-    parse = grammar_named(grammar).parse
-    scores: list[float | None] = []
-    names = row_names(id, len(completions))
-    for completion, annotation, length, row in zip(completions, spans, duration, names, strict=True):
-        true = annotated_spans(annotation, row)
-        seconds = annotated_duration(length, row)
-        predicted = parse(completion_text(completion))
-        scores.append(
-            max(timestamp_iou(predicted[-1], span, seconds, clamp=clamp) for span in true) if predicted else 0.0
-        )
-    return scores
+    seconds = [annotated_duration(*pair) for pair in zip(duration, row_names(id, len(completions)), strict=True)]
+    return [
+        max(timestamp_iou(predicted[0], span, length, clamp=clamp) for span in true) if predicted else 0.0
+        for (predicted, true), length in zip(answered(completions, spans, id, duration, grammar), seconds, strict=True)
+    ]

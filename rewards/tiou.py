@@ -1,9 +1,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from rlvtg.text.annotation import annotated_spans, row_names
-from rlvtg.text.completion import Completion, completion_text
-from rlvtg.text.grammar import grammar as grammar_named
+from rlvtg.text.answered import answered
+from rlvtg.text.completion import Completion
 from rlvtg.text.span import iou
 
 
@@ -11,6 +10,7 @@ def tiou(
     completions: Sequence[Completion],
     spans: Sequence[Sequence[Sequence[float]]],
     id: Sequence[Any] | None = None,
+    duration: Sequence[float] | None = None,
     *,
     grammar: str = "to",
     **_: Any,
@@ -24,10 +24,7 @@ def tiou(
     Source: arXiv 2503.13377; reward `iou` of xiaomi-research/time-r1@7f2b594 main.py.
     Differs: there, a prediction equal to a zero-length annotation fails or keeps the previous row's value.
     """
-    parse = grammar_named(grammar).parse
-    scores: list[float | None] = []
-    for completion, annotation, row in zip(completions, spans, row_names(id, len(completions)), strict=True):
-        true = annotated_spans(annotation, row)
-        predicted = parse(completion_text(completion))
-        scores.append(max(iou(predicted[-1], span) for span in true) if predicted else 0.0)
-    return scores
+    return [
+        max(iou(predicted[0], span) for span in true) if predicted else 0.0
+        for predicted, true in answered(completions, spans, id, duration, grammar)
+    ]

@@ -125,6 +125,7 @@ class RewardSpec:
 
     weight: float = 1.0  # 0 = logged only
     args: dict[str, Any] = field(default_factory=dict)  # the reward's keyword-only knobs
+    tasks: list[str] | None = None  # rows of other tasks get None, "does not apply"; null = every row
 
 
 @dataclass

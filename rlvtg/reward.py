@@ -10,7 +10,7 @@ import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from inspect import Parameter
@@ -37,13 +37,16 @@ class RewardError(ValueError):
 
 
 class Spec(Protocol):
-    """What a recipe says about one reward: its weight (0 = log only) and the knobs it sets."""
+    """What a recipe says about one reward: its weight (0 = log only), the knobs it sets and the tasks it is for."""
 
     @property
     def weight(self) -> float: ...
 
     @property
     def args(self) -> Mapping[str, Any]: ...
+
+    @property
+    def tasks(self) -> Sequence[str] | None: ...
 
 
 class Reward(Protocol):
@@ -125,9 +128,10 @@ def check(function: Callable[..., Any]) -> Parameters:
 def bind(specs: Mapping[str, Spec], columns: Collection[str], *, grammar: str | None = None) -> list[Reward]:
     """The rewards of a recipe, in its order, each checked against its own signature and the data's `columns`.
 
-    A reward with a `grammar` knob that its args leave unset gets the recipe's `grammar`. Each bound reward is a
-    function (a coroutine function where the reward is one) with `weight` and `__name__`, the last part of its key. It
-    returns one finite float or None per completion, or raises RewardError naming reward and row.
+    A reward with a `grammar` knob that its args leave unset gets the recipe's `grammar`. One with `tasks` sees only the
+    rows whose `task` is among them; the others get None. Each bound reward is a function (a coroutine function where
+    the reward is one) with `weight` and `__name__`, the last part of its key. It returns one finite float or None per
+    completion, or raises RewardError naming reward and row.
     """
     rewards: list[Reward] = []
     keys: dict[str, str] = {}
@@ -150,7 +154,9 @@ def bind(specs: Mapping[str, Spec], columns: Collection[str], *, grammar: str | 
                 knobs.setdefault("grammar", grammar)
             if "grammar" in knobs:
                 grammar_named(knobs["grammar"])
-        rewards.append(_bound(function, name, float(spec.weight), knobs))
+        if spec.tasks is not None and "task" not in columns:
+            raise RewardError(f"reward {key!r} is for tasks {list(spec.tasks)}, but the data has no column 'task'")
+        rewards.append(_bound(function, name, float(spec.weight), knobs, spec.tasks))
     return rewards
 
 
@@ -179,22 +185,52 @@ def _check_knobs(key: str, parameters: Parameters, knobs: Mapping[str, Any]) -> 
             )
 
 
-def _bound(function: Callable[..., Any], name: str, weight: float, knobs: Mapping[str, Any]) -> Reward:
+def _bound(
+    function: Callable[..., Any], name: str, weight: float, knobs: Mapping[str, Any], tasks: Sequence[str] | None
+) -> Reward:
     # TRL tells coroutine functions apart by looking at the function, so there is one wrapper of each kind.
     if inspect.iscoroutinefunction(function):
 
         @functools.wraps(function)
         async def reward(**kwargs: Any) -> list[float | None]:
-            return _checked(await function(**kwargs, **knobs), name, kwargs)
+            rows, part = _rows_of(tasks, kwargs)
+            return _checked(_spread(await function(**part, **knobs) if rows else [], rows, kwargs), name, kwargs)
     else:
 
         @functools.wraps(function)
         def reward(**kwargs: Any) -> list[float | None]:
-            return _checked(function(**kwargs, **knobs), name, kwargs)
+            rows, part = _rows_of(tasks, kwargs)
+            return _checked(_spread(function(**part, **knobs) if rows else [], rows, kwargs), name, kwargs)
 
     reward.__name__ = name
     reward.__dict__["weight"] = weight
     return cast(Reward, reward)
+
+
+def _rows_of(tasks: Sequence[str] | None, kwargs: Mapping[str, Any]) -> tuple[list[int], dict[str, Any]]:
+    """The rows of `tasks` (None: all), and what a reward is called with for them alone."""
+    count = len(kwargs["completions"])
+    rows = [row for row in range(count) if tasks is None or kwargs["task"][row] in tasks]
+    if len(rows) == count:
+        return rows, dict(kwargs)
+    part = {
+        key: [value[row] for row in rows] if isinstance(value, (list, tuple)) and len(value) == count else value
+        for key, value in kwargs.items()
+    }
+    if (log_extra := kwargs.get("log_extra")) is not None:
+        part["log_extra"] = lambda column, values: log_extra(column, _spread(values, rows, kwargs))
+    return rows, part
+
+
+def _spread(values: Any, rows: Sequence[int], kwargs: Mapping[str, Any]) -> Any:
+    """The values of some rows, with None for the others."""
+    count = len(kwargs["completions"])
+    if len(rows) == count or len(values) != len(rows):  # the check of what was returned comes after this
+        return values
+    spread: list[Any] = [None] * count
+    for row, value in zip(rows, values, strict=True):
+        spread[row] = value
+    return spread
 
 
 def _checked(returned: Any, name: str, kwargs: Mapping[str, Any]) -> list[float | None]:

@@ -6,7 +6,8 @@ import time
 import pytest
 
 from rlvtg.text.completion import completion_text
-from rlvtg.text.grammar import grammar, is_think_answer, last_answer
+from rlvtg.text.grammar import grammar
+from rlvtg.text.tags import is_think_answer, last_answer
 
 PLAIN_ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 PLAIN_PAIR = re.compile(r"(\d+\.?\d*) (to|and) (\d+\.?\d*)", re.IGNORECASE)

@@ -79,11 +79,29 @@ def test_our_own_rows_keep_several_spans_and_optional_fields(tmp_path: Path) -> 
         "completion": "x",
         "video_start": 1,
         "video_end": 10.5,
+        "answer": "(B)",
+        "options": ["left", "right"],
+        "verb": "run",
+        "masked_query": "a dog",
     }
     text = f"{json.dumps(ROW)}\n\n{json.dumps(full)}\n"
     assert read(source(tmp_path / "a.jsonl", text, "jsonl")) == [
         Sample("a", "videos/a.mp4", 9.5, "a dog", ((1.0, 2.5), (4.0, 5.0))),
-        Sample("b", "/data/b.mp4", 9.5, "a dog", ((1.0, 2.5), (4.0, 5.0)), "counting", "x", 1.0, 10.5),
+        Sample(
+            "b",
+            "/data/b.mp4",
+            9.5,
+            "a dog",
+            ((1.0, 2.5), (4.0, 5.0)),
+            "counting",
+            "x",
+            1.0,
+            10.5,
+            answer="(B)",
+            options=("left", "right"),
+            verb="run",
+            masked_query="a dog",
+        ),
     ]
 
 

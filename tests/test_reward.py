@@ -21,6 +21,7 @@ def mine(completions, spans, *, bonus=0.5, **_):
 class Spec:
     weight: float = 1.0
     args: dict[str, Any] = field(default_factory=dict)
+    tasks: list[str] | None = None
 
 
 def call_as_trl_does(reward, completions, **columns):
@@ -247,3 +248,35 @@ def test_an_async_reward_stays_async(folder):
     broken = bound("async def mine(completions, **_): return [float('nan')]", folder)
     with pytest.raises(RewardError, match="returned nan for row 0"):
         asyncio.run(call_as_trl_does(broken, ["a"]))
+
+
+ON_TASKS = """
+def mine(completions, spans, log_extra, *, bonus=0.5, **_):
+    log_extra("seen", [text.upper() for text in completions])
+    return [bonus + span[0][0] for span in spans]
+"""
+
+
+def test_rows_of_other_tasks_get_none_and_are_not_shown_to_the_reward(folder):
+    write(folder / "rewards" / "mine.py", ON_TASKS)
+    (reward,) = bind({"mine": Spec(tasks=["qa", "grounding"])}, [*COLUMNS, "task"])
+    seen = {}
+    columns = {"spans": [[[1.0, 2.0]], None, [[3.0, 4.0]]], "task": ["qa", "caption", "grounding"]}
+    rewards = reward(completions=["a", "b", "c"], log_extra=seen.__setitem__, **columns)
+    assert rewards == [1.5, None, 3.5]
+    assert seen == {"seen": ["A", None, "C"]}
+    columns["task"] = ["caption"] * 3
+    assert reward(completions=["a", "b", "c"], log_extra=seen.__setitem__, **columns) == [None] * 3
+
+
+def test_a_reward_for_tasks_needs_the_column(folder):
+    write(folder / "rewards" / "mine.py", ON_TASKS)
+    with pytest.raises(RewardError, match="no column 'task'"):
+        bind({"mine": Spec(tasks=["qa"])}, COLUMNS)
+
+
+def test_a_count_that_is_wrong_for_the_rows_of_a_task_is_an_error(folder):
+    write(folder / "rewards" / "mine.py", "def mine(completions, **_):\n    return [1.0]\n")
+    (reward,) = bind({"mine": Spec(tasks=["qa"])}, [*COLUMNS, "task"])
+    with pytest.raises(RewardError, match="returned 1 values"):
+        reward(completions=["a", "b", "c"], task=["qa", "qa", "caption"])

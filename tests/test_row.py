@@ -26,6 +26,10 @@ def test_a_row_has_the_fields_of_its_sample_and_a_prompt() -> None:
             "task": "grounding",
             "video_start": None,
             "video_end": None,
+            "answer": None,
+            "options": None,
+            "verb": None,
+            "masked_query": None,
             "prompt": [{"role": "user", "content": [VIDEO, text("When is a dog?")]}],
         }
     ]

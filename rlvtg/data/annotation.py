@@ -74,6 +74,16 @@ def optional_text(row: dict[str, Any], field: str, where: str) -> str | None:
     return None if row.get(field) is None else text(row, field, where)
 
 
+def optional_texts(row: dict[str, Any], field: str, where: str) -> tuple[str, ...] | None:
+    """The strings in the list `row[field]`, None when it is null or absent."""
+    if row.get(field) is None:
+        return None
+    values = sequence(row, field, where)
+    if not all(isinstance(value, str) for value in values):
+        raise DataError(f"{where}, field {field!r}: got {_shown(values)}, expected a list of strings")
+    return tuple(values)
+
+
 def span(value: Any, field: str, where: str) -> tuple[float, float]:
     """`value`, which must be [start, end] in seconds."""
     pair = isinstance(value, list) and len(value) == 2

@@ -1,7 +1,7 @@
 """Our own format: one JSON object per line with the fields of a Sample.
 
-{"id", "video", "duration", "query", "spans": [[s, e], ...]} and optionally "task", "completion", "video_start",
-"video_end".
+{"id", "video", "duration", "query", "spans": [[s, e], ...]} and optionally "task", "completion", "answer", "options",
+"verb", "masked_query", "video_start", "video_end".
 """
 
 import difflib
@@ -12,6 +12,7 @@ from rlvtg.data.annotation import (
     number,
     optional_number,
     optional_text,
+    optional_texts,
     parse_json,
     read_text,
     sequence,
@@ -21,7 +22,10 @@ from rlvtg.data.annotation import (
 from rlvtg.data.sample import DataError, Sample
 from rlvtg.recipe import Source
 
-_FIELDS = ("id", "video", "duration", "query", "spans", "task", "completion", "video_start", "video_end")
+_FIELDS = (
+    "id", "video", "duration", "query", "spans", "task", "completion", "answer", "options", "verb", "masked_query",
+    "video_start", "video_end",
+)  # fmt: skip
 
 
 def read(source: Source) -> list[Sample]:
@@ -50,6 +54,10 @@ def read(source: Source) -> list[Sample]:
                 spans=tuple(span(x, f"spans[{k}]", where) for k, x in enumerate(sequence(row, "spans", where))),
                 task=optional_text(row, "task", where) or "grounding",
                 completion=optional_text(row, "completion", where),
+                answer=optional_text(row, "answer", where),
+                options=optional_texts(row, "options", where),
+                verb=optional_text(row, "verb", where),
+                masked_query=optional_text(row, "masked_query", where),
                 video_start=optional_number(row, "video_start", where),
                 video_end=optional_number(row, "video_end", where),
             )

@@ -43,6 +43,7 @@ def rows(
     for sample in samples:
         row = dataclasses.asdict(sample)
         row["spans"] = [list(span) for span in sample.spans]
+        row["options"] = None if sample.options is None else list(sample.options)
         row["prompt"] = _messages(sample, parts, system)
         del row["completion"]
         if supervised or target is not None:

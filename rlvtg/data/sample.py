@@ -24,3 +24,7 @@ class Sample:
     completion: str | None = None  # an expert's whole answer, for supervised training
     video_start: float | None = None
     video_end: float | None = None
+    answer: str | None = None  # what other tasks ask for: an option's letter, a caption
+    options: tuple[str, ...] | None = None  # of a multiple-choice question, which is the query
+    verb: str | None = None  # of the query, for the tasks that ask for it
+    masked_query: str | None = None  # the query without its verb

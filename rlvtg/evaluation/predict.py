@@ -56,6 +56,8 @@ def predict(
             texts = encoder.processor.batch_decode(completions, skip_special_tokens=True)
             for row, text in zip(some, texts, strict=True):
                 kept = {key: row[key] for key in ("id", "video", "query", "duration", "spans")}
-                predictions.append(kept | {"completion": text, "predicted": [list(span) for span in parse(text)]})
+                predictions.append(
+                    kept | {"completion": text, "predicted": [list(span) for span in parse(text, row["duration"])]}
+                )
             bar.update(len(some))
     return predictions

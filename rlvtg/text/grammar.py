@@ -1,93 +1,77 @@
-"""Answer grammars: how a method writes spans into a completion and how they are read back.
+"""Answer grammars by name: how a method writes spans into a completion and how they are read back.
 
-The project's regular expressions are here and nowhere else. Completions are untrusted text of any length, so each
-function runs in linear time and gives what the paper's own, possibly quadratic, expression gives (cited with each).
+Training and evaluation name the same grammar; a paper whose published evaluation reads answers in another way than its
+training has that reading here too, under its own name, so that its numbers can be repeated. The expressions are in
+rlvtg/text/grammars/, one file per way of writing.
 """
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from math import isfinite
 
+from rlvtg.text.grammars import to
 from rlvtg.text.span import Span
 
 
 class GrammarError(ValueError):
-    """A grammar that there is not."""
+    """A grammar that there is not, or one that lacks what it needs to read or write spans."""
 
 
 @dataclass(frozen=True)
 class Grammar:
     """One way of writing spans.
 
-    `parse` takes a whole completion and returns its predicted spans, [] where there are none; it never raises.
-    `write` takes spans and a number of decimals and returns what stands between the answer tags.
-    `example` is one such text, to show in a prompt.
+    Args:
+        name: what a recipe calls it.
+        example: what stands between the answer tags (or is the whole answer), to show in a prompt.
+        reader: a whole completion -> the numbers of its spans, [] where there are none. Never raises, linear time.
+        writer: spans and a number of decimals -> text as in `example`.
+        several: whether it can write more than one span, or none.
+        parts: None if its numbers are seconds; else the number that stands for the end of the video, 0 standing for
+            its start (100 for percent), and `parse` and `write` need the video's duration.
     """
 
     name: str
     example: str
-    parse: Callable[[str], list[Span]]
-    write: Callable[[Sequence[Span], int], str]
+    reader: Callable[[str], list[Span]]
+    writer: Callable[[Sequence[Span], int], str]
+    several: bool = False
+    parts: float | None = None
 
+    def parse(self, text: str, duration: float | None = None) -> list[Span]:
+        """The spans of a completion in seconds, in the order in which they count; [] where there are none."""
+        spans = self.reader(text)
+        if self.parts is None:
+            return spans
+        second = self._second(duration)
+        scaled = [(start * second, end * second) for start, end in spans]
+        return [span for span in scaled if all(map(isfinite, span))]
 
-def last_answer(text: str) -> str | None:
-    """What stands in the last closed `<answer>` block, or None.
+    def write(self, spans: Sequence[Span], decimals: int = 2, duration: float | None = None) -> str:
+        """Spans in seconds as text; ValueError for spans that the grammar cannot write."""
+        if not self.several and len(spans) != 1:
+            raise ValueError(f"grammar {self.name!r} writes exactly one span, got {len(spans)}")
+        for span in spans:
+            if not all(0 <= bound < float("inf") for bound in span):
+                raise ValueError(f"grammar {self.name!r} writes finite times >= 0, got {span!r}")
+        if self.parts is None:
+            return self.writer(spans, decimals)
+        second = self._second(duration)
+        return self.writer([(start / second, end / second) for start, end in spans], decimals)
 
-    The last of `re.findall("<answer>(.*?)</answer>", text, re.DOTALL)`.
-    """
-    answer, position = None, 0
-    while (start := text.find("<answer>", position)) >= 0:
-        start += len("<answer>")
-        end = text.find("</answer>", start)
-        if end < 0:
-            break
-        answer, position = text[start:end], end + len("</answer>")
-    return answer
-
-
-def is_think_answer(text: str) -> bool:
-    """Whether `text`, stripped, is a think block and an answer block with only white space between them.
-
-    `re.fullmatch(r"<think>.*?</think>\\s*<answer>.*?</answer>", text.strip(), re.DOTALL)`: further blocks may stand
-    inside either one, and both may be empty.
-    """
-    text = text.strip()
-    if not (text.startswith("<think>") and text.endswith("</answer>")):
-        return False
-    return _BETWEEN_BLOCKS.search(text, len("<think>"), len(text) - len("</answer>")) is not None
-
-
-_BETWEEN_BLOCKS = re.compile(r"</think>\s*<answer>")
-
-# Time-R1's `(\d+\.?\d*) (to|and) (\d+\.?\d*)`. Starting only where a run of digits starts, and never giving back a
-# digit, changes no match: a number that starts or stops inside a run can be widened to the whole run.
-_A_TO_B = re.compile(r"(?<!\d)(\d++\.?+\d*+) (?:to|and) (\d++\.?+\d*+)", re.IGNORECASE)
-
-
-def _parse_to(text: str) -> list[Span]:
-    answer = last_answer(text)
-    pairs = _A_TO_B.findall(answer) if answer is not None else []
-    if not pairs:
-        return []
-    start, end = map(float, pairs[-1])
-    # Some hundred digits make an infinite float, which is no time.
-    return [(start, end)] if isfinite(start) and isfinite(end) else []
-
-
-def _write_to(spans: Sequence[Span], decimals: int) -> str:
-    if len(spans) != 1:
-        raise ValueError(f"grammar 'to' writes exactly one span, got {len(spans)}")
-    start, end = spans[0]
-    if not (0 <= start < float("inf") and 0 <= end < float("inf")):
-        raise ValueError(f"grammar 'to' writes finite times >= 0, got {spans[0]!r}")
-    return f"{start:.{decimals}f} to {end:.{decimals}f}"
+    def _second(self, duration: float | None) -> float:
+        """How many seconds the number 1 stands for."""
+        if duration is None or self.parts is None or not 0 < duration < float("inf"):
+            raise GrammarError(f"grammar {self.name!r} needs the video's duration in seconds, got {duration!r}")
+        return duration / self.parts
 
 
 _GRAMMARS = {
-    # Time-R1, arXiv 2503.13377, xiaomi-research/time-r1@7f2b594 main.py: the last "a to b" of the last answer block.
-    "to": Grammar(name="to", example="3.25 to 11.50", parse=_parse_to, write=_write_to),
+    entry.name: entry
+    for entry in (
+        Grammar("to", example="3.25 to 11.50", reader=to.parse, writer=to.write),  # Time-R1, TimeZero, VideoChat-R1
+    )
 }
 
 

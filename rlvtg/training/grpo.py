@@ -106,7 +106,10 @@ class VideoGRPOTrainer(ResumingTrainer, GRPOTrainer):
         return output
 
     def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any) -> torch.Tensor:
-        spans = [self._grammar.parse(completion[0]["content"]) for completion in completions]
+        spans = [
+            self._grammar.parse(completion[0]["content"], row["duration"])
+            for completion, row in zip(completions, inputs, strict=True)
+        ]
         self._log_completion_extra("id", [row["id"] for row in inputs])
         self._log_completion_extra("spans", [row["spans"] for row in inputs])
         self._log_completion_extra("predicted", [[list(span) for span in found] for found in spans])

@@ -1,0 +1,1 @@
+"""How each method writes spans and reads them back: one file per way of writing, two functions each."""
