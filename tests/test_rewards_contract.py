@@ -52,8 +52,8 @@ PIECES = [
     " - ", "–", "—", " to ", " TO ", "to", " and ", " ", "  ", "\n", "\t", "\u00a0", "\x00", "%", "s", " seconds", ".",
     "+", "_", "e", "0", "00", "7", "12", "3.5", ".5", "5.", "-5", "1e1", "1e400", "1_0", "nan", "NaN", "inf", "-inf",
     "Infinity", "null", "true", "²", "١٠", "１２", "½", "00:10", "1:02:03.5", "100:10", "9" * 400, "A", "(B)", "b",
-    "DOG", "The best answer is ", "The event happens in ", "a person opens the door", "closes", "opens puts takes", "```json",
-    "<1>", "<42>", "<TIME_ONE>", "\ud800", "é", "😀",
+    "DOG", "The best answer is ", "The event happens in ", "a person opens the door", "closes", "opens puts takes",
+    "```json", "<1>", "<42>", "<TIME_ONE>", "\ud800", "é", "😀",
 ]
 # fmt: on
 SHAPES = [
@@ -213,7 +213,8 @@ def test_a_broken_annotation_raises_whatever_the_model_wrote(name, column):
 # fmt: off
 UNITS = [
     "9", "9.", "<answer>", "</answer>", "<think>", "</think> ", "<glue>", " ", "1 to ", "[", "(", "{", "[[1,2],",
-    "(1, 2), ", "1-2 ", "-", "1:2:", "00:10 ", "to", "A ", "opens ", "<1>", ".", "<timestep>1 to 2</timestep>", '"', "\\",
+    "(1, 2), ", "1-2 ", "-", "1:2:", "00:10 ", "to", "A ", "opens ", "<1>", ".", "<timestep>1 to 2</timestep>", '"',
+    "\\",
 ]
 # fmt: on
 
