@@ -24,7 +24,7 @@ SHIPPED = Path(__file__).resolve().parent.parent / "recipes"
 
 READERS = ("charades_sta", "time_r1", "jsonl")
 SAMPLINGS = ("linspace", "interval")
-TIMES = ("positions", "text")
+TIMES = ("positions", "text", "overlay")
 EXPORTS = ("adapter", "merged")
 # The schedules of Hugging Face that need no argument beyond the number of warm-up steps.
 # fmt: off
@@ -42,7 +42,7 @@ METHOD = ("extends", "name", "prompt", "system", "grammar")
 OBJECTIVE = (
     "kind", "learning_rate", "lr_scheduler_type", "rewards", "beta", "loss_type", "scale_rewards", "epsilon",
     "epsilon_high", "num_iterations", "num_generations", "temperature", "top_p", "top_k", "importance_sampling_level",
-    "completion", "narrate", "freeze", "lora",
+    "completion", "narrate", "snap_spans", "freeze", "lora",
 )
 # fmt: on
 
@@ -72,8 +72,10 @@ class Video:
     max_pixels: int = 602112  # per frame
     total_pixels: int = 19267584  # all frames of a video together
     sampling: str = "linspace"  # linspace (evenly from first to last frame) | interval (one frame every 1/fps s)
-    time: str = "positions"  # positions (temporal rotary positions) | text (a stamp before each pair of frames)
-    time_format: str = "{:.1f}"  # the stamp of time: text; its value is in seconds
+    # positions (temporal rotary positions) | text (a stamp before each pair of frames, and no time in the positions) |
+    # overlay (a stamp drawn on each frame, besides the positions)
+    time: str = "positions"
+    time_format: str = "{:.1f}"  # the stamp: {:.1f} is its second, {index} the number of its frame (text: of its pair)
 
 
 @dataclass
@@ -147,6 +149,7 @@ class GrpoStage(Stage):
     steps_per_generation: int | None = None  # null = gradient_accumulation_steps
     mask_truncated_completions: bool = False
     importance_sampling_level: str = "token"  # token | sequence
+    snap_spans: bool = False  # widen true spans to the nearest times that the model is shown before it is rewarded
     share_prefix: bool = True  # run a prompt once for its whole group in the update; the numbers are the same
 
 
@@ -571,11 +574,13 @@ def _check_video(video: Video) -> None:
         if video.min_pixels > getattr(video, key):
             raise RecipeError(f"video.min_pixels: got {video.min_pixels}, allowed: up to {key} ({getattr(video, key)})")
     try:
-        stamps = {video.time_format.format(seconds) for seconds in (1.0, 1000.0)}
+        stamps = {video.time_format.format(float(number), index=number) for number in (1, 1000)}
     except (ValueError, LookupError, AttributeError, TypeError):
         stamps = set()
     if len(stamps) < 2:
-        raise RecipeError(f"video.time_format: got {video.time_format!r}, want a format of one number, e.g. '{{:.1f}}'")
+        raise RecipeError(
+            f"video.time_format: got {video.time_format!r}, want a format of one number, '{{:.1f}}' or '{{index}}'"
+        )
 
 
 def _placeholders(path: str, template: str) -> list[str]:
