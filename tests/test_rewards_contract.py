@@ -17,13 +17,22 @@ NAMES = sorted(file.stem for file in (Path(__file__).parent.parent / "rewards").
 EVERY_REWARD = pytest.mark.parametrize("name", NAMES)
 
 # A value that a row can hold, for each column that some reward asks for, and values that no row may hold.
-COLUMNS = {"spans": [[10.0, 20.0]], "duration": 30.0, "id": "v1", "query": "a person opens the door"}
-BROKEN = {"spans": [None, [], [[10.0]], [[10.0, math.nan]]], "duration": [None, 0.0, -1.0, math.nan]}
+COLUMNS = {"spans": [[10.0, 20.0]], "duration": 30.0, "id": "v1", "query": "a person opens the door", "answer": "B"}
+# The same for a reward that asks a column for something else.
+OWN_COLUMNS = {"box_iou": {"answer": "[0, 0, 10, 10]"}}
+BROKEN = {
+    "spans": [None, [], [[10.0]], [[10.0, math.nan]]],
+    "duration": [None, 0.0, -1.0, math.nan],
+    "answer": [7, "?"],
+}
 
 GOOD = [
     "<think>x</think><answer>10 to 20</answer>",
     "<think>x</think>\n<answer>12.54 to 17.83</answer>",
     "<think>early</think><answer>0.00 to 1.00</answer>",
+    "<think>However,\n<timestep>1 to 2</timestep></think><answer>B</answer><glue>[(10.0, 20.0)]</glue>",
+    "<answer>[5, 5, 15, 15]</answer>",
+    f"<think>x</think><answer>[{'[0, 0, 1, 1], ' * 8}]</answer>",
 ]
 JUNK = [
     "",
@@ -67,6 +76,9 @@ SHAPES = [
     "<thinking>{0}</thinking><answer>[[{1}, {2}]]</answer>",
     "<answer>a person {0} the door</answer>",
     "<answer> {1} to {2} </answer>",
+    "<think>{0}<timestep>{1} to {2}</timestep></think><answer>{1} to {2}</answer>",
+    "<answer>[{1}, {2}, 5, 5]</answer>",
+    "<think>{0}</think><answer>[" + "[{1}, {2}, {3}, {4}], " * 8 + "]</answer>",
     "{0}",
 ]
 
@@ -129,7 +141,8 @@ def score(name, completions, **columns):
     parameters = check(function)
     unknown = set(parameters.required) - {"completions"} - set(COLUMNS)
     assert not unknown, f"give COLUMNS in this file a value for {sorted(unknown)}"
-    rows = {column: [value] * len(completions) for column, value in COLUMNS.items()} | columns
+    cells = COLUMNS | OWN_COLUMNS.get(name, {})
+    rows = {column: [value] * len(completions) for column, value in cells.items()} | columns
     rewards = function(prompts=[""] * len(completions), completions=completions, **rows)
     return asyncio.run(rewards) if inspect.iscoroutine(rewards) else rewards
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from math import isfinite
 
-from rlvtg.text.grammars import to
+from rlvtg.text.grammars import to, tuples
 from rlvtg.text.span import Span
 
 
@@ -38,6 +38,7 @@ class Grammar:
     writer: Callable[[Sequence[Span], int], str]
     several: bool = False
     parts: float | None = None
+    none: Callable[[str], bool] | None = None
 
     def parse(self, text: str, duration: float | None = None) -> list[Span]:
         """The spans of a completion in seconds, in the order in which they count; [] where there are none."""
@@ -47,6 +48,10 @@ class Grammar:
         second = self._second(duration)
         scaled = [(start * second, end * second) for start, end in spans]
         return [span for span in scaled if all(map(isfinite, span))]
+
+    def says_none(self, text: str) -> bool:
+        """Whether a completion says that there is no span, as against saying nothing that can be read."""
+        return self.none is not None and self.none(text)
 
     def write(self, spans: Sequence[Span], decimals: int = 2, duration: float | None = None) -> str:
         """Spans in seconds as text; ValueError for spans that the grammar cannot write."""
@@ -70,7 +75,42 @@ class Grammar:
 _GRAMMARS = {
     entry.name: entry
     for entry in (
-        Grammar("to", example="3.25 to 11.50", reader=to.parse, writer=to.write),  # Time-R1, TimeZero, VideoChat-R1
+        Grammar("to", example="3.25 to 11.50", reader=to.parse, writer=to.write),  # Time-R1, TimeZero
+        # VideoChat-R1: a span that starts after its end is not read.
+        Grammar("to_ordered", example="3.25 to 11.50", reader=to.parse_ordered, writer=to.write_ordered),
+        # The published evaluations of these four read the last pair of the whole output.
+        Grammar("time_r1_eval", example="3.25 to 11.50", reader=to.parse_anywhere, writer=to.write),
+        Grammar("timezero_eval", example="3.25 to 11.50", reader=to.parse_anywhere, writer=to.write),
+        Grammar("invert4tvg_eval", example="3.25 to 11.50", reader=to.parse_anywhere, writer=to.write),
+        Grammar("videochat_r1_eval", example="3.25 to 11.50", reader=to.parse_anywhere, writer=to.write),
+        # What Time-R1 falls back on when it measures difficulty.
+        Grammar("time_r1_force", example="3.25 to 11.50", reader=to.parse_first_numbers, writer=to.write),
+        # VideoChat-R1: the evidence of an answer, in a glue block.
+        Grammar(
+            "glue",
+            example="[(3.25, 11.50), (20.00, 24.00)]",
+            reader=tuples.parse_glue,
+            writer=tuples.write,
+            several=True,
+            none=tuples.no_glue,
+        ),
+        # VideoChat-R1.5: at most 3 spans, in a glue block or as the answer.
+        Grammar(
+            "glue_few",
+            example="[(3.25, 11.50), (20.00, 24.00)]",
+            reader=tuples.parse_few_glue,
+            writer=tuples.write_few,
+            several=True,
+            none=tuples.no_glue,
+        ),
+        Grammar(
+            "tuples_few",
+            example="[(3.25, 11.50), (20.00, 24.00)]",
+            reader=tuples.parse_few,
+            writer=tuples.write_few,
+            several=True,
+            none=tuples.no_spans,
+        ),
     )
 }
 
