@@ -198,6 +198,8 @@ class Recipe:
     bf16: bool = True
     use_cpu: bool = False
     attn_implementation: str = "sdpa"
+    cache_dir: str | None = None  # of decoded clips, shared by all runs; null = rlvtg/clips in the user's cache folder
+    cache_gb: float = 20.0  # what the clips may take on disk, in 2**30 bytes; 0 = keep none
     max_bad_fraction: float = 0.0  # share of rows that may be unreadable before the run stops, 0..1
     tiny: Tiny | None = None
     logging_steps: int = 1
@@ -503,7 +505,7 @@ def _narrow(kind: Any, value: Any) -> Any:
 # Numbers by the name of their field: the fields, what they may be, and whether a number is that.
 _RANGES: tuple[tuple[str, str, Callable[[float], bool]], ...] = (
     ("fps learning_rate temperature epsilon epsilon_high num_train_epochs", "above 0", lambda x: x > 0),
-    ("beta warmup_steps weight_decay max_grad_norm top_k pictures seed", "0 or more", lambda x: x >= 0),
+    ("beta warmup_steps weight_decay max_grad_norm top_k pictures seed cache_gb", "0 or more", lambda x: x >= 0),
     ("limit min_frames max_frames min_pixels max_pixels total_pixels", "1 or more", lambda x: x >= 1),
     ("r lora_alpha sft rl validation test batch_size max_new_tokens", "1 or more", lambda x: x >= 1),
     ("per_device_train_batch_size gradient_accumulation_steps", "1 or more", lambda x: x >= 1),
