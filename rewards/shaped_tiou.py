@@ -3,7 +3,8 @@ from typing import Any
 
 from rlvtg.text.answered import answered
 from rlvtg.text.completion import Completion
-from rlvtg.text.span import iou, shaped_iou
+from rlvtg.text.shaping import shaped_iou
+from rlvtg.text.span import iou
 
 
 def shaped_tiou(

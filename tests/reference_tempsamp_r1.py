@@ -4,9 +4,10 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
+from rlvtg.evaluation.protocol import answer_iou, protocol
 from rlvtg.reward import bind
 from rlvtg.text.grammar import grammar
-from rlvtg.text.span import iou, shaped_iou
+from rlvtg.text.shaping import shaped_iou
 from rlvtg.training.advantage import anchored_advantages, group_advantages
 from rlvtg.training.experts import controlled_reward, expert_completion
 
@@ -29,7 +30,7 @@ def release_rewards(env):
     specs = {
         "tiou": Spec(0.0 if shaped else 1.0, tasks=["grounding"]),
         "shaped_tiou": Spec(1.0 if shaped else 0.0, shaping, tasks=["grounding"]),
-        "answer_format": Spec(0.1, {"strict": strict}, tasks=["grounding"]),
+        "span_format": Spec(0.1, {"strict": strict}, tasks=["grounding"]),
     }
     return bind(specs, ["id", "spans", "task"], grammar="tempsamp_r1"), shaped, shaping
 
@@ -56,7 +57,7 @@ def score(reward, completion, kwargs):
             return compute_score(completion or "", kwargs["ground_truth"] or "", kwargs.get("env", {}))
         case "format_loose" | "format_strict":
             strict = reward == "format_strict"
-            [found] = bind({"answer_format": Spec(1.0, {"strict": strict})}, ["id"])
+            [found] = bind({"span_format": Spec(1.0, {"strict": strict})}, ["id"])
             return found(completions=[completion])[0]
         case "transform_rewards":
             return shaped_iou(kwargs["iou"], tau=kwargs["threshold"], a2=kwargs["alpha"])
@@ -72,9 +73,10 @@ def score(reward, completion, kwargs):
             on_policy, off_policy = anchored_advantages(kwargs["on_policy_rewards"], anchor=kwargs["lambda_off"])
             return {"on_policy": on_policy, "off_policy": off_policy}
         case "eval_extract_and_iou":
-            spans = grammar("tempsamp_r1_eval").parse(completion)
-            # An answer that cannot be read is a span behind the video there.
-            start, end = spans[0] if spans else (kwargs["duration"] + 10, kwargs["duration"] + 20)
-            pred = (round(start), round(end)) if spans else (start, end)
-            return {"spans": spans, "pred": list(pred), "iou": iou(kwargs["gt_span"], pred)}
+            rules = protocol("tempsamp_r1")
+            spans = grammar(rules.grammar).parse(completion)
+            # An answer that cannot be read is a span behind the video there, which is not rounded.
+            behind = [kwargs["duration"] + 10, kwargs["duration"] + 20]
+            pred = [round(time) for time in spans[0]] if spans else behind
+            return {"spans": spans, "pred": pred, "iou": answer_iou(spans, [tuple(kwargs["gt_span"])], rules)}
     raise ValueError(f"TempSamp-R1 has no recorded reward called {reward!r}")

@@ -23,8 +23,8 @@ class Spec:
 
 ANSWERS = {"shaped_tiou": Spec()}
 REASONING = {"shaped_tiou": Spec(), "think_format": Spec()}
-RELEASE = {"tiou": Spec(), "answer_format": Spec(0.1)}
-RELEASE_SHAPED = {"shaped_tiou": Spec(), "answer_format": Spec(0.1)}
+RELEASE = {"tiou": Spec(), "span_format": Spec(0.1)}
+RELEASE_SHAPED = {"shaped_tiou": Spec(), "span_format": Spec(0.1)}
 
 
 def totals(specs, completions, spans, *, grammar):

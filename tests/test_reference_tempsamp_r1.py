@@ -36,7 +36,7 @@ def test_an_unknown_reference_function_is_named():
 
 
 def test_scores_come_from_the_files_of_the_rewards_folder(tmp_path, monkeypatch):
-    values = {"tiou": 0.5, "shaped_tiou": 0.25, "answer_format": 0.125}
+    values = {"tiou": 0.5, "shaped_tiou": 0.25, "span_format": 0.125}
     (tmp_path / "rewards").mkdir()
     for name, value in values.items():
         (tmp_path / "rewards" / f"{name}.py").write_text(CONSTANT.format(name=name, value=value))

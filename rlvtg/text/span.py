@@ -1,6 +1,8 @@
 """Interval arithmetic on spans in seconds. Pure functions; every result is a finite number."""
 
-from math import exp, expm1, isfinite, log
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
+from math import isfinite
 
 Span = tuple[float, float]
 """(start, end) in seconds."""
@@ -20,6 +22,15 @@ def iou(a: Span, b: Span) -> float:
     return overlap / (max(a[1], b[1]) - min(a[0], b[0]))
 
 
+def snapped(span: Span, stamps: Sequence[float]) -> Span:
+    """The span widened to the nearest of the ascending `stamps`: the last one at or before its start, the first one at
+    or after its end; a bound beyond all stamps stays (TimeLens-7B, arXiv 2512.14698).
+    """
+    start, end = span
+    before, after = bisect_right(stamps, start), bisect_left(stamps, end)
+    return (stamps[before - 1] if before else start, stamps[after] if after < len(stamps) else end)
+
+
 def timestamp_iou(predicted: Span, true: Span, duration: float, *, clamp: bool = False) -> float:
     """IoU * (1 - |s - s'| / duration) * (1 - |e - e'| / duration), with `duration` in seconds (arXiv 2503.13377).
 
@@ -36,20 +47,3 @@ def timestamp_iou(predicted: Span, true: Span, duration: float, *, clamp: bool =
     value = overlap * start * end
     # A number of 300 digits in a completion is finite, but its distance divided by a short duration is not.
     return value if isfinite(value) else 0.0
-
-
-def shaped_iou(iou: float, *, tau: float = 0.8, a1: float = 0.01, a2: float = 1.0) -> float:
-    """An IoU bent so that all above `tau` is nearly as good, and the way up to it counts (arXiv 2509.18056, Eq. 4).
-
-    tau + a1 * ln(iou - tau + 1) from `tau` on, tau - (exp(a2 * (tau - iou)) - 1) / (exp(a2) - 1) below it: continuous
-    and increasing, 0.0868 at 0 and 0.8018 at 1 with the paper's numbers. With a2 <= 0, where the lower formula has no
-    meaning, max(0, iou) below `tau`, as in the release. `tau` lies in [0, 1], else ValueError.
-    """
-    if not 0 <= tau <= 1:
-        raise ValueError(f"got tau={tau!r}, want the IoU, from 0 to 1, above which answers are nearly equal")
-    if iou >= tau:
-        return tau + a1 * log(iou - tau + 1)
-    if a2 <= 0:
-        return max(0.0, iou)
-    # The fraction with exp(a2) divided out of it, which is finite for any a2.
-    return tau - exp(a2 * (tau - iou - 1)) * expm1(a2 * (iou - tau)) / expm1(-a2)

@@ -5,7 +5,7 @@ from rlvtg.text.completion import Completion, completion_text
 from rlvtg.text.grammars.tempsamp_r1 import has_answered_pair
 
 
-def answer_format(completions: Sequence[Completion], *, strict: bool = False, **_: Any) -> list[float | None]:
+def span_format(completions: Sequence[Completion], *, strict: bool = False, **_: Any) -> list[float | None]:
     """Whether a completion has an answer block with two numbers in it; a think block may stand before it.
 
     Formula: 1.0 if the first closed `<answer>` block holds a number, then "to", "and" or "-" with or without white

@@ -2,7 +2,7 @@ import pytest
 
 from rlvtg.reward import find
 
-answer_format = find("answer_format")
+span_format = find("span_format")
 
 
 @pytest.mark.parametrize(
@@ -27,5 +27,5 @@ answer_format = find("answer_format")
     ],
 )
 def test_an_answer_has_two_numbers_and_strictly_nothing_around_it(completion, loose, strict):
-    assert answer_format([completion]) == [loose]
-    assert answer_format([completion], strict=True) == [strict]
+    assert span_format([completion]) == [loose]
+    assert span_format([completion], strict=True) == [strict]
