@@ -35,8 +35,8 @@ BELOW: dict[str, list[str]] = {
     "plan": ["training", "evaluation"],
     "export": ["training", "evaluation"],
     "prepare": ["data", "reward"],
-    "run": ["prepare", "export"],
-    "train": ["run", "doctor", "plan"],
+    "run": ["prepare", "export", "doctor"],
+    "train": ["run", "plan"],
     "cli": ["doctor", "plan", "export"],
 }
 # What a part may import from outside rlvtg and the standard library, where that is a closed list.
