@@ -138,7 +138,7 @@ def test_a_run_refuses_to_train_where_time_is_broken(tmp_path, monkeypatch, caps
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(model_inputs, "prompt_positions", lambda ids, *_: (torch.arange(len(ids)).expand(3, -1), 10**4))
-    small = ["tiny.sft=2", "tiny.rl=4", "tiny.validation=1", "tiny.test=1", "evaluation.before=false"]
+    small = ["tiny.sft=2", "tiny.rl=16", "tiny.validation=1", "tiny.test=1", "evaluation.before=false"]
     assert main(["recipe=tiny", *small, "stages.cold_start.per_device_train_batch_size=2"]) == 2
     said = capsys.readouterr().err.strip().splitlines()[-1]
     assert said.startswith("error: time is wrong for ") and "nothing is trained: policy: " in said

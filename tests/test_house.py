@@ -27,6 +27,7 @@ BELOW: dict[str, list[str]] = {
     "data": ["text.span", "recipe"],
     "video": ["text.span", "recipe"],
     "reward": ["recipe", "text"],
+    "judge": [],
     "model": ["video", "text"],
     "rollout": ["model"],
     "training": ["rollout", "model", "data", "reward"],
@@ -40,7 +41,7 @@ BELOW: dict[str, list[str]] = {
     "cli": ["doctor", "plan", "export"],
 }
 # What a part may import from outside rlvtg and the standard library, where that is a closed list.
-OUTSIDE: dict[str, set[str]] = {"text": set(), "recipe": {"omegaconf", "yaml"}}
+OUTSIDE: dict[str, set[str]] = {"text": set(), "recipe": {"omegaconf", "yaml"}, "judge": {"httpx2"}}
 # Slow to import; a bad recipe, annotation or reward must be reported before any of it loads.
 HEAVY = {"torch", "torchvision", "transformers", "trl", "peft", "accelerate", "deepspeed", "vllm"}
 LIGHT = {"data", "video", "reward", "prepare"}
@@ -98,7 +99,7 @@ def import_faults(path: str, source: str) -> list[str]:
         if top in OWNERS and not any(within(importer, owner) for owner in OWNERS[top]):
             faults.append(f"{path}: imports {name}, which only {', '.join(OWNERS[top])} may")
         elif top == "rlvtg":
-            allowed = {"text"} if is_reward else below(part) | {part}
+            allowed = {"text", "judge"} if is_reward else below(part) | {part}
             if name != "rlvtg" and not any(within(name, f"rlvtg.{place}") for place in allowed):
                 faults.append(f"{path}: imports {name}; it may import {', '.join(sorted(allowed))}")
         elif top in sys.stdlib_module_names:
@@ -147,6 +148,8 @@ def sources(*folders: str) -> dict[str, str]:
         ("rlvtg/video/decode.py", "import transformers.video_utils"),
         ("rlvtg/reward.py", "from rlvtg import model"),
         ("rlvtg/reward.py", "import torch.nn"),
+        ("rlvtg/judge.py", "import requests"),
+        ("rlvtg/judge.py", "from rlvtg.reward import bind"),
         ("rlvtg/model/inputs.py", "from rlvtg.rollout import hf"),
         ("rlvtg/rollout/hf.py", "from trl.trainer.utils import pad"),
         ("rlvtg/training/grpo.py", "from rlvtg.evaluation.metrics import recall"),
@@ -183,6 +186,7 @@ def test_an_import_against_the_arrows_is_found(path: str, source: str) -> None:
         ),
         ("rlvtg/video/decode.py", "import av\nimport numpy as np\nfrom rlvtg.text.span import clip"),
         ("rlvtg/reward.py", "import numpy\nfrom rlvtg.text import grammar\nimport rlvtg"),
+        ("rlvtg/judge.py", "import httpx2"),
         ("rlvtg/model/inputs.py", "import torch\nfrom rlvtg.video import decode\nfrom rlvtg.recipe import Video"),
         (
             "rlvtg/training/grpo.py",
@@ -199,6 +203,7 @@ def test_an_import_against_the_arrows_is_found(path: str, source: str) -> None:
         ("rlvtg/cli.py", "from rlvtg import doctor, evaluation, reward"),
         ("rlvtg/__init__.py", "from rlvtg import torchvision_on_cpu"),
         ("rewards/tiou.py", "import math\nimport numpy as np\nimport nltk\nfrom rlvtg.text.span import iou"),
+        ("rewards/tiou.py", "from rlvtg.judge import Judge"),
     ],
 )
 def test_an_import_along_the_arrows_passes(path: str, source: str) -> None:

@@ -12,13 +12,16 @@ from pathlib import Path
 import pytest
 
 from rlvtg.reward import check, find
+from tests.local_judge import by_chance, serving
 
 NAMES = sorted(file.stem for file in (Path(__file__).parent.parent / "rewards").glob("*.py"))
 EVERY_REWARD = pytest.mark.parametrize("name", NAMES)
 
 # A value that a row can hold, for each column that some reward asks for, and values that no row may hold.
-COLUMNS = {"spans": [[10.0, 20.0]], "duration": 30.0, "id": "v1", "query": "a person opens the door"}
+COLUMNS = {"spans": [[10.0, 20.0]], "duration": 30.0, "id": "v1", "query": "a person opens the door", "answer": "A"}
 BROKEN = {"spans": [None, [], [[10.0]], [[10.0, math.nan]]], "duration": [None, 0.0, -1.0, math.nan]}
+# Knobs that a reward cannot do without: a server to ask.
+KNOBS: dict[str, dict[str, object]] = {}
 
 GOOD = [
     "<think>x</think><answer>10 to 20</answer>",
@@ -130,8 +133,15 @@ def score(name, completions, **columns):
     unknown = set(parameters.required) - {"completions"} - set(COLUMNS)
     assert not unknown, f"give COLUMNS in this file a value for {sorted(unknown)}"
     rows = {column: [value] * len(completions) for column, value in COLUMNS.items()} | columns
-    rewards = function(prompts=[""] * len(completions), completions=completions, **rows)
+    rewards = function(prompts=[""] * len(completions), completions=completions, **rows, **KNOBS.get(name, {}))
     return asyncio.run(rewards) if inspect.iscoroutine(rewards) else rewards
+
+
+@pytest.fixture(scope="module", autouse=True)
+def a_judge(tmp_path_factory):
+    with serving(by_chance) as judge:
+        KNOBS["caption_recall"] = judge.knobs(cache=str(tmp_path_factory.mktemp("judge")))
+        yield
 
 
 def test_there_are_rewards():
