@@ -21,6 +21,7 @@ from typing import Any, Protocol, cast
 import rlvtg
 from rlvtg.text.annotation import row_names
 from rlvtg.text.grammar import grammar as grammar_named
+from rlvtg.text.verbs import tagger as tagger_named
 
 PROVIDED = ("prompts", "completions", "completion_ids", "trainer_state", "log_extra", "log_metric")
 """What TRL 1.16 passes to every reward function besides the columns."""
@@ -128,7 +129,8 @@ def check(function: Callable[..., Any]) -> Parameters:
 def bind(specs: Mapping[str, Spec], columns: Collection[str], *, grammar: str | None = None) -> list[Reward]:
     """The rewards of a recipe, in its order, each checked against its own signature and the data's `columns`.
 
-    A reward with a `grammar` knob that its args leave unset gets the recipe's `grammar`. One with `tasks` sees only the
+    A reward with a `grammar` knob that its args leave unset gets the recipe's `grammar`, and the `tagger` of one that
+    has such a knob is loaded, or is the TaggerError that says what to install. One with `tasks` sees only the
     rows whose `task` is among them; the others get None. Each bound reward is a function (a coroutine function where
     the reward is one) with `weight` and `__name__`, the last part of its key. It returns one finite float or None per
     completion, or raises RewardError naming reward and row.
@@ -154,6 +156,8 @@ def bind(specs: Mapping[str, Spec], columns: Collection[str], *, grammar: str | 
                 knobs.setdefault("grammar", grammar)
             if "grammar" in knobs:
                 grammar_named(knobs["grammar"])
+        if "tagger" in parameters.knobs:
+            tagger_named(knobs.get("tagger", inspect.signature(function).parameters["tagger"].default))
         if spec.tasks is not None and "task" not in columns:
             raise RewardError(f"reward {key!r} is for tasks {list(spec.tasks)}, but the data has no column 'task'")
         rewards.append(_bound(function, name, float(spec.weight), knobs, spec.tasks))

@@ -71,6 +71,7 @@ _GRAMMARS = {
     entry.name: entry
     for entry in (
         Grammar("to", example="3.25 to 11.50", reader=to.parse, writer=to.write),  # Time-R1, TimeZero, VideoChat-R1
+        Grammar("invert4tvg_eval", example="3.25 to 11.50", reader=to.parse_anywhere, writer=to.write),
     )
 }
 
