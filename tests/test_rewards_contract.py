@@ -20,6 +20,8 @@ EVERY_REWARD = pytest.mark.parametrize("name", NAMES)
 # A value that a row can hold, for each column that some reward asks for, and values that no row may hold.
 COLUMNS = {"spans": [[10.0, 20.0]], "duration": 30.0, "id": "v1", "query": "a person opens the door", "answer": "A"}
 BROKEN = {"spans": [None, [], [[10.0]], [[10.0, math.nan]]], "duration": [None, 0.0, -1.0, math.nan]}
+COLUMNS |= {"verb": "opens", "masked_query": "a person the door"}
+BROKEN |= {"query": [None, 7], "verb": [7, ["opens"]], "masked_query": [7]}
 # Knobs that a reward cannot do without: a server to ask.
 KNOBS: dict[str, dict[str, object]] = {}
 
@@ -27,6 +29,8 @@ GOOD = [
     "<think>x</think><answer>10 to 20</answer>",
     "<think>x</think>\n<answer>12.54 to 17.83</answer>",
     "<think>early</think><answer>0.00 to 1.00</answer>",
+    "<answer>opens</answer>",
+    "<answer>the person opened the door</answer>",
 ]
 JUNK = [
     "",
@@ -69,6 +73,7 @@ SHAPES = [
     "[[{1}, {2}], [{3}, {4}]]",
     "<thinking>{0}</thinking><answer>[[{1}, {2}]]</answer>",
     "<answer>a person {0} the door</answer>",
+    "<answer>opens{0}</answer>",
     "<answer> {1} to {2} </answer>",
     "{0}",
 ]

@@ -91,6 +91,7 @@ _GRAMMARS = {
             reader=vtg_llm.parse,
             writer=vtg_llm.write,
         ),
+        Grammar("invert4tvg_eval", example="3.25 to 11.50", reader=to.parse_anywhere, writer=to.write),
     )
 }
 

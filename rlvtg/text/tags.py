@@ -50,6 +50,41 @@ def last_answer(text: str) -> str | None:
     return answers[-1] if answers else None
 
 
+def only_answer(text: str) -> str | None:
+    """What stands between the tags if there is exactly one `<answer>` and, after it, exactly one `</answer>`."""
+    if text.count("<answer>") != 1 or text.count("</answer>") != 1:
+        return None
+    answer, closed, _ = text.partition("<answer>")[2].partition("</answer>")
+    return answer if closed else None
+
+
+def is_answer(text: str) -> bool:
+    """Whether `text`, stripped, starts with `<answer>` and ends with `</answer>`.
+
+    `re.fullmatch("<answer>.*?</answer>", text.strip(), re.DOTALL)`: further blocks may stand inside.
+    """
+    text = text.strip()
+    return text.startswith("<answer>") and text.endswith("</answer>")
+
+
+def is_only_answer(text: str, *, think: str = "optional") -> bool:
+    """Whether `text` is one answer block that is not empty, behind at most one think block, and nothing else.
+
+    `think` says whether the think block is `optional`, `required` or `forbidden`; each tag stands there once.
+    """
+    answer = only_answer(text)
+    if answer is None or not answer.strip():
+        return False
+    before, _, rest = text.partition("<answer>")
+    if rest.partition("</answer>")[2].strip():
+        return False
+    before = before.strip()
+    if not before:
+        return think != "required"
+    closed = before.startswith("<think>") and before.endswith("</think>")
+    return think != "forbidden" and closed and before.count("<think>") == before.count("</think>") == 1
+
+
 def is_think_answer(text: str) -> bool:
     """Whether `text`, stripped, is a think block and an answer block with only white space between them.
 
