@@ -232,3 +232,17 @@ def test_a_run_with_a_shared_prompt_learns_the_same_weights_as_one_without(saved
         learned.append(weights(trainer))
     for name, value in learned[0].items():
         assert (value - learned[1][name]).abs().max() < 1e-5, name
+
+
+def test_snapped_spans_are_what_is_rewarded_and_logged(saved, tmp_path, monkeypatch):
+    _, _, videos = saved
+    rows = [row(video, spans=[[1.3, 3.1]]) for video in videos]
+    plain = a_trainer(saved, tmp_path, monkeypatch, rows=rows, max_steps=1)
+    snapped = a_trainer(saved, tmp_path, monkeypatch, rows=rows, max_steps=1, snap_spans=True)
+    for trainer in (plain, snapped):
+        trainer.train()
+    # at 1 fps a temporal patch begins every two seconds; the shortest video has none at 4
+    wide = {"a": [[0.0, 3.1]], "b": [[0.0, 4.0]], "c": [[0.0, 4.0]]}
+    assert {str(spans) for spans in plain._logs["extra"]["spans"]} == {"[[1.3, 3.1]]"}
+    for name, spans in zip(snapped._logs["extra"]["id"], snapped._logs["extra"]["spans"], strict=True):
+        assert spans == wide[name.split()[0]]

@@ -1,5 +1,7 @@
 """Interval arithmetic on spans in seconds. Pure functions; every result is a finite number."""
 
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
 from math import isfinite
 
 Span = tuple[float, float]
@@ -18,6 +20,15 @@ def iou(a: Span, b: Span) -> float:
     if overlap <= 0:
         return 0.0
     return overlap / (max(a[1], b[1]) - min(a[0], b[0]))
+
+
+def snapped(span: Span, stamps: Sequence[float]) -> Span:
+    """The span widened to the nearest of the ascending `stamps`: the last one at or before its start, the first one at
+    or after its end; a bound beyond all stamps stays (TimeLens-7B, arXiv 2512.14698).
+    """
+    start, end = span
+    before, after = bisect_right(stamps, start), bisect_left(stamps, end)
+    return (stamps[before - 1] if before else start, stamps[after] if after < len(stamps) else end)
 
 
 def timestamp_iou(predicted: Span, true: Span, duration: float, *, clamp: bool = False) -> float:
