@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from math import isfinite
 
-from rlvtg.text.grammars import to
+from rlvtg.text.grammars import et_bench, ranges, to
 from rlvtg.text.span import Span
 
 
@@ -67,10 +67,15 @@ class Grammar:
         return duration / self.parts
 
 
+_RANGES = "10.00-20.00 30.00-41.50"
+
 _GRAMMARS = {
     entry.name: entry
     for entry in (
         Grammar("to", example="3.25 to 11.50", reader=to.parse, writer=to.write),  # Time-R1, TimeZero, VideoChat-R1
+        Grammar("ranges", _RANGES, ranges.parse, ranges.write, several=True),  # MUSEG
+        Grammar("museg_eval", _RANGES, ranges.parse_numbers, ranges.write, several=True),  # MUSEG src/eval_grounding.py
+        Grammar("et_bench", _RANGES, et_bench.parse, ranges.write, several=True),  # E.T. Bench, run by MUSEG
     )
 }
 
