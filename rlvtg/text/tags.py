@@ -39,7 +39,7 @@ def is_empty_answer(text: str) -> bool:
 def only_think_answer(text: str) -> tuple[str, str] | None:
     """What stands in the think and in the answer block of a text of nothing else, each tag standing there once.
 
-    The groups of `^\\s*<think>(.*?)</think>\\s*<answer>(.*?)</answer>\\s*$` (DOTALL) where each tag occurs exactly once.
+    The groups of `^\\s*<think>(.*?)</think>\\s*<answer>(.*?)</answer>\\s*$` (DOTALL) where each tag occurs once.
     """
     if any(text.count(tag) != 1 for tag in ("<think>", "</think>", "<answer>", "</answer>")):
         return None
