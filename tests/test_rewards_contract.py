@@ -31,6 +31,7 @@ GOOD = [
     "<think>early</think><answer>0.00 to 1.00</answer>",
     "<answer>opens</answer>",
     "<answer>the person opened the door</answer>",
+    "<think>from 12.0 to 25.0</think><answer>12.00-25.00</answer>",
 ]
 JUNK = [
     "",

@@ -85,6 +85,27 @@ def is_only_answer(text: str, *, think: str = "optional") -> bool:
     return think != "forbidden" and closed and before.count("<think>") == before.count("</think>") == 1
 
 
+def is_empty_answer(text: str) -> bool:
+    """Whether the one answer block holds nothing but white space."""
+    answer = only_answer(text)
+    return answer is not None and not answer.strip()
+
+
+def only_think_answer(text: str) -> tuple[str, str] | None:
+    """What stands in the think and in the answer block of a text of nothing else, each tag standing there once.
+
+    The groups of `^\\s*<think>(.*?)</think>\\s*<answer>(.*?)</answer>\\s*$` (DOTALL) where each tag occurs once.
+    """
+    if any(text.count(tag) != 1 for tag in ("<think>", "</think>", "<answer>", "</answer>")):
+        return None
+    text = text.strip()
+    if not (text.startswith("<think>") and text.endswith("</answer>")):
+        return None
+    think, _, rest = text.removeprefix("<think>").removesuffix("</answer>").partition("</think>")
+    between, opened, answer = rest.partition("<answer>")
+    return (think, answer) if opened and not between.strip() else None
+
+
 def is_think_answer(text: str) -> bool:
     """Whether `text`, stripped, is a think block and an answer block with only white space between them.
 
