@@ -21,6 +21,7 @@ from accelerate.utils import broadcast_object_list, gather_object
 from transformers import PreTrainedModel, Trainer
 from transformers.trainer_utils import get_last_checkpoint
 
+from rlvtg.doctor import require_parity
 from rlvtg.evaluation.metrics import Prediction, best_constant, constant_predictions, query_iou, score
 from rlvtg.evaluation.predict import predict
 from rlvtg.evaluation.report import (
@@ -71,6 +72,8 @@ def run(recipe: Recipe, prepared: Prepared | None) -> int:
         place = folder / name
         if not _done(place):
             trainer = _trainer(recipe, name, stage, prepared, path, encoder)
+            with generating(trainer) as model:
+                require_parity(model, encoder, prepared.stage_rows[name][0])
             _train(trainer, recipe, place)
             _finish(trainer, recipe, name, prepared, encoder, state)
             del trainer
