@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from math import isfinite
 
-from rlvtg.text.grammars import to
+from rlvtg.text.grammars import json_list, timelens, to
 from rlvtg.text.span import Span
 
 
@@ -67,10 +67,21 @@ class Grammar:
         return duration / self.parts
 
 
+_HAPPENS_IN = "The event happens in 3.25 - 11.50 seconds."
+
 _GRAMMARS = {
     entry.name: entry
     for entry in (
         Grammar("to", example="3.25 to 11.50", reader=to.parse, writer=to.write),  # Time-R1, TimeZero, VideoChat-R1
+        # TimeLens: its sentence read strictly (for training anew), as its rewards and as its evaluation read it.
+        Grammar("happens_in", example=_HAPPENS_IN, reader=timelens.parse, writer=timelens.write, several=True),
+        Grammar("timelens", example=_HAPPENS_IN, reader=timelens.parse_training, writer=timelens.write, several=True),
+        Grammar(
+            "timelens_eval", example=_HAPPENS_IN, reader=timelens.parse_evaluation, writer=timelens.write, several=True
+        ),
+        Grammar(  # TimeLens2
+            "json_list", example="[[3.25, 11.50]]", reader=json_list.parse, writer=json_list.write, several=True
+        ),
     )
 }
 

@@ -36,3 +36,10 @@ def timestamp_iou(predicted: Span, true: Span, duration: float, *, clamp: bool =
     value = overlap * start * end
     # A number of 300 digits in a completion is finite, but its distance divided by a short duration is not.
     return value if isfinite(value) else 0.0
+
+
+def whole_seconds(span: Span) -> Span:
+    """A span with both ends rounded to whole seconds, halves to the even one; one that is not finite as it is."""
+    if not all(map(isfinite, span)):
+        return span
+    return float(round(span[0])), float(round(span[1]))
