@@ -20,9 +20,8 @@ def wasserstein(
     divisor: str = "true",
     **_: Any,
 ) -> list[float | None]:
-    """How little time must be moved, and how far, to turn the predicted spans into the annotated ones.
-
-    An answer that misses the event altogether still scores more, the nearer it is.
+    """How little time must be moved, and how far, to turn the predicted spans into the annotated ones: an answer that
+    misses the event altogether still scores more, the nearer it is.
 
     Formula: exp(-beta * W / L), W the Wasserstein distance of `order` 1 or 2 between the uniform densities on the union
     of the predicted and on the union of the annotated spans, L the length of the annotated union (`divisor: true`) or
