@@ -24,7 +24,7 @@ SHIPPED = Path(__file__).resolve().parent.parent / "recipes"
 
 READERS = ("charades_sta", "time_r1", "jsonl")
 SAMPLINGS = ("linspace", "interval")
-TIMES = ("positions", "text")
+TIMES = ("positions", "text", "overlay")
 EXPORTS = ("adapter", "merged")
 # The schedules of Hugging Face that need no argument beyond the number of warm-up steps.
 # fmt: off
@@ -42,7 +42,7 @@ METHOD = ("extends", "name", "prompt", "system", "grammar")
 OBJECTIVE = (
     "kind", "learning_rate", "lr_scheduler_type", "rewards", "beta", "loss_type", "scale_rewards", "epsilon",
     "epsilon_high", "num_iterations", "num_generations", "temperature", "top_p", "top_k", "importance_sampling_level",
-    "completion", "narrate", "freeze", "lora",
+    "completion", "narrate", "snap_spans", "freeze", "lora",
 )
 # fmt: on
 
@@ -72,8 +72,10 @@ class Video:
     max_pixels: int = 602112  # per frame
     total_pixels: int = 19267584  # all frames of a video together
     sampling: str = "linspace"  # linspace (evenly from first to last frame) | interval (one frame every 1/fps s)
-    time: str = "positions"  # positions (temporal rotary positions) | text (a stamp before each pair of frames)
-    time_format: str = "{:.1f}"  # the stamp of time: text; its value is in seconds
+    # positions (temporal rotary positions) | text (a stamp before each pair of frames, and no time in the positions) |
+    # overlay (a stamp drawn on each frame, besides the positions)
+    time: str = "positions"
+    time_format: str = "{:.1f}"  # the stamp: {:.1f} is its second, {index} the number of its frame (text: of its pair)
 
 
 @dataclass
@@ -147,6 +149,7 @@ class GrpoStage(Stage):
     steps_per_generation: int | None = None  # null = gradient_accumulation_steps
     mask_truncated_completions: bool = False
     importance_sampling_level: str = "token"  # token | sequence
+    snap_spans: bool = False  # widen true spans to the nearest times that the model is shown before it is rewarded
     share_prefix: bool = True  # run a prompt once for its whole group in the update; the numbers are the same
 
 
@@ -195,6 +198,8 @@ class Recipe:
     bf16: bool = True
     use_cpu: bool = False
     attn_implementation: str = "sdpa"
+    cache_dir: str | None = None  # of decoded clips, shared by all runs; null = rlvtg/clips in the user's cache folder
+    cache_gb: float = 20.0  # what the clips may take on disk, in 2**30 bytes; 0 = keep none
     max_bad_fraction: float = 0.0  # share of rows that may be unreadable before the run stops, 0..1
     tiny: Tiny | None = None
     logging_steps: int = 1
@@ -500,7 +505,7 @@ def _narrow(kind: Any, value: Any) -> Any:
 # Numbers by the name of their field: the fields, what they may be, and whether a number is that.
 _RANGES: tuple[tuple[str, str, Callable[[float], bool]], ...] = (
     ("fps learning_rate temperature epsilon epsilon_high num_train_epochs", "above 0", lambda x: x > 0),
-    ("beta warmup_steps weight_decay max_grad_norm top_k pictures seed", "0 or more", lambda x: x >= 0),
+    ("beta warmup_steps weight_decay max_grad_norm top_k pictures seed cache_gb", "0 or more", lambda x: x >= 0),
     ("limit min_frames max_frames min_pixels max_pixels total_pixels", "1 or more", lambda x: x >= 1),
     ("r lora_alpha sft rl validation test batch_size max_new_tokens", "1 or more", lambda x: x >= 1),
     ("per_device_train_batch_size gradient_accumulation_steps", "1 or more", lambda x: x >= 1),
@@ -571,11 +576,13 @@ def _check_video(video: Video) -> None:
         if video.min_pixels > getattr(video, key):
             raise RecipeError(f"video.min_pixels: got {video.min_pixels}, allowed: up to {key} ({getattr(video, key)})")
     try:
-        stamps = {video.time_format.format(seconds) for seconds in (1.0, 1000.0)}
+        stamps = {video.time_format.format(float(number), index=number) for number in (1, 1000)}
     except (ValueError, LookupError, AttributeError, TypeError):
         stamps = set()
     if len(stamps) < 2:
-        raise RecipeError(f"video.time_format: got {video.time_format!r}, want a format of one number, e.g. '{{:.1f}}'")
+        raise RecipeError(
+            f"video.time_format: got {video.time_format!r}, want a format of one number, '{{:.1f}}' or '{{index}}'"
+        )
 
 
 def _placeholders(path: str, template: str) -> list[str]:

@@ -49,7 +49,12 @@ SMALL = (
 
 
 def environment(place: Path, **changes: str) -> dict[str, str]:
-    paths = {"PYTHONPATH": str(ROOT), "HF_HOME": str(place / "hf"), "MPLCONFIGDIR": str(place / "mpl")}
+    paths = {
+        "PYTHONPATH": str(ROOT),
+        "HF_HOME": str(place / "hf"),
+        "XDG_CACHE_HOME": str(place / "cache"),
+        "MPLCONFIGDIR": str(place / "mpl"),
+    }
     return {**os.environ, "OMP_NUM_THREADS": "1", "WANDB_MODE": "offline", **paths, **changes}
 
 
