@@ -32,6 +32,7 @@ GOOD = [
     "<answer>opens</answer>",
     "<answer>the person opened the door</answer>",
     "<think>from 12.0 to 25.0</think><answer>12.00-25.00</answer>",
+    "<thinking>x</thinking><answer>10 to 20</answer>",
 ]
 JUNK = [
     "",

@@ -64,3 +64,10 @@ def window(span: Span, duration: float, shortest: float = 0.0) -> Span:
         start = min(max(0.0, (start + end - length) / 2), duration - length)
         end = start + length
     return start, end
+
+
+def whole_seconds(span: Span) -> Span:
+    """A span with both ends rounded to whole seconds, halves to the even one; one that is not finite as it is."""
+    if not all(map(isfinite, span)):
+        return span
+    return float(round(span[0])), float(round(span[1]))
