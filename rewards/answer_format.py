@@ -2,7 +2,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from rlvtg.text.completion import Completion, completion_text
-from rlvtg.text.tags import is_blocks
+from rlvtg.text.tags import is_answer
 
 
 def answer_format(completions: Sequence[Completion], **_: Any) -> list[float | None]:
@@ -13,4 +13,4 @@ def answer_format(completions: Sequence[Completion], **_: Any) -> list[float | N
 
     Source: arXiv 2509.21100; `format_reward` of OpenGVLab/VideoChat-R1@c9194bf reward_funcs.py.
     """
-    return [float(is_blocks(completion_text(completion), "answer")) for completion in completions]
+    return [float(is_answer(completion_text(completion))) for completion in completions]

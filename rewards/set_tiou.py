@@ -4,7 +4,7 @@ from typing import Any
 from rlvtg.text.answered import answered
 from rlvtg.text.completion import Completion, completion_text
 from rlvtg.text.grammar import grammar as grammar_named
-from rlvtg.text.span import set_iou
+from rlvtg.text.span_set import merged_iou
 
 
 def set_tiou(
@@ -34,7 +34,7 @@ def set_tiou(
     rows = answered(completions, spans, id, duration, grammar, none_allowed=empty is not None)
     for completion, (predicted, true) in zip(completions, rows, strict=True):
         if predicted or named.says_none(completion_text(completion)):
-            rewards.append(set_iou(predicted, true, empty=empty or 0.0))
+            rewards.append(merged_iou(predicted, true, empty=empty or 0.0))
         else:
             rewards.append(0.0)
     return rewards

@@ -60,5 +60,5 @@ def test_equal_points_score_what_point_says(union):
 
 
 def test_an_unknown_union_raises():
-    with pytest.raises(ValueError, match="got union 'hul', want one of hull, true"):
+    with pytest.raises(ValueError, match="got union='hul'; it must be 'hull' or 'true'"):
         tiou([ANSWER], [[[10, 20]]], union="hul")

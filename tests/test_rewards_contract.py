@@ -12,24 +12,29 @@ from pathlib import Path
 import pytest
 
 from rlvtg.reward import check, find
+from tests.local_judge import by_chance, serving
 
 NAMES = sorted(file.stem for file in (Path(__file__).parent.parent / "rewards").glob("*.py"))
 EVERY_REWARD = pytest.mark.parametrize("name", NAMES)
 
 # A value that a row can hold, for each column that some reward asks for, and values that no row may hold.
 COLUMNS = {"spans": [[10.0, 20.0]], "duration": 30.0, "id": "v1", "query": "a person opens the door", "answer": "B"}
+BROKEN = {"spans": [None, [], [[10.0]], [[10.0, math.nan]]], "duration": [None, 0.0, -1.0, math.nan]}
+COLUMNS |= {"verb": "opens", "masked_query": "a person the door"}
 # The same for a reward that asks a column for something else.
 OWN_COLUMNS = {"box_iou": {"answer": "[0, 0, 10, 10]"}}
-BROKEN = {
-    "spans": [None, [], [[10.0]], [[10.0, math.nan]]],
-    "duration": [None, 0.0, -1.0, math.nan],
-    "answer": [7, "?"],
-}
+BROKEN |= {"query": [None, 7], "verb": [7, ["opens"]], "masked_query": [7], "answer": [7]}
+# Knobs that a reward cannot do without: a server to ask.
+KNOBS: dict[str, dict[str, object]] = {}
 
 GOOD = [
     "<think>x</think><answer>10 to 20</answer>",
     "<think>x</think>\n<answer>12.54 to 17.83</answer>",
     "<think>early</think><answer>0.00 to 1.00</answer>",
+    "<answer>opens</answer>",
+    "<answer>the person opened the door</answer>",
+    "<think>from 12.0 to 25.0</think><answer>12.00-25.00</answer>",
+    "<thinking>x</thinking><answer>10 to 20</answer>",
     "<think>However,\n<timestep>1 to 2</timestep></think><answer>B</answer><glue>[(10.0, 20.0)]</glue>",
     "<answer>[5, 5, 15, 15]</answer>",
     f"<think>x</think><answer>[{'[0, 0, 1, 1], ' * 8}]</answer>",
@@ -75,6 +80,7 @@ SHAPES = [
     "[[{1}, {2}], [{3}, {4}]]",
     "<thinking>{0}</thinking><answer>[[{1}, {2}]]</answer>",
     "<answer>a person {0} the door</answer>",
+    "<answer>opens{0}</answer>",
     "<answer> {1} to {2} </answer>",
     "<think>{0}<timestep>{1} to {2}</timestep></think><answer>{1} to {2}</answer>",
     "<answer>[{1}, {2}, 5, 5]</answer>",
@@ -143,8 +149,15 @@ def score(name, completions, **columns):
     assert not unknown, f"give COLUMNS in this file a value for {sorted(unknown)}"
     cells = COLUMNS | OWN_COLUMNS.get(name, {})
     rows = {column: [value] * len(completions) for column, value in cells.items()} | columns
-    rewards = function(prompts=[""] * len(completions), completions=completions, **rows)
+    rewards = function(prompts=[""] * len(completions), completions=completions, **rows, **KNOBS.get(name, {}))
     return asyncio.run(rewards) if inspect.iscoroutine(rewards) else rewards
+
+
+@pytest.fixture(scope="module", autouse=True)
+def a_judge(tmp_path_factory):
+    with serving(by_chance) as judge:
+        KNOBS["caption_recall"] = judge.knobs(cache=str(tmp_path_factory.mktemp("judge")))
+        yield
 
 
 def test_there_are_rewards():

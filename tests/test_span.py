@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from rlvtg.text.span import iou, merged, set_iou, snapped, timestamp_iou
+from rlvtg.text.span import iou, snapped, timestamp_iou
 
 
 @pytest.mark.parametrize(
@@ -86,44 +86,3 @@ def test_equal_points_are_worth_what_point_says():
     assert iou((5, 5), (5, 5), point=1.0) == 1.0
     assert [iou(a, b, point=1.0) for a, b in [((5, 5), (6, 6)), ((5, 5), (5, 6)), ((6, 5), (6, 5))]] == [0.0] * 3
     assert iou((10, 20), (15, 25), point=1.0) == 1 / 3
-
-
-@pytest.mark.parametrize(
-    ("spans", "covered"),
-    [
-        ([(20, 30), (5, 10)], [(5, 10), (20, 30)]),
-        ([(0, 3), (2, 4), (22, 25)], [(0, 4), (22, 25)]),
-        ([(0, 2), (2, 4)], [(0, 4)]),
-        ([(0, 10), (2, 3), (4, 5)], [(0, 10)]),
-        ([(5, 5), (9, 8), (1, math.inf), (math.nan, 2)], []),
-        ([], []),
-    ],
-)
-def test_merged_spans_cover_the_same_seconds_once(spans, covered):
-    assert merged(spans) == covered
-
-
-@pytest.mark.parametrize(
-    ("a", "b", "value"),
-    [
-        ([(0, 3), (2, 4), (22, 25)], [(1, 5), (2, 2), (2, 4)], 3 / 8),
-        ([(10, 14), (16, 20)], [(10, 20)], 0.8),
-        ([(10, 20), (30, 40)], [(10, 20)], 0.5),
-        ([(0, 100)], [(k, k + 0.5) for k in range(100)], 0.5),
-        ([(0, 1)], [(1, 2)], 0.0),
-        ([], [(1, 2)], 0.0),
-    ],
-)
-def test_set_iou_divides_common_by_all_seconds_in_either_order(a, b, value):
-    assert set_iou(a, b) == set_iou(b, a) == pytest.approx(value, rel=1e-12)
-
-
-def test_sets_without_length_are_worth_what_empty_says():
-    for a, b in [([], []), ([(5, 5)], [(7, 7)]), ([(5, 5)], [])]:
-        assert (set_iou(a, b), set_iou(a, b, empty=1.0)) == (0.0, 1.0)
-    assert set_iou([(5, 5)], [(5, 6)], empty=1.0) == 0.0
-
-
-def test_set_iou_is_finite_for_enormous_spans():
-    assert set_iou([(0.0, 1.7e308), (0.0, 5.0)], [(0.0, 1.7e308)]) == 0.0
-    assert set_iou([(0.1, 0.4), (0.5, 1.1)], [(0.1, 0.4), (0.5, 1.1)]) == 1.0

@@ -18,6 +18,7 @@ from rlvtg.recipe import Video
 from rlvtg.video.cache import ClipCache
 from rlvtg.video.decode import Clip
 from rlvtg.video.overlay import numbered
+from rlvtg.video.store import ClipStore
 
 
 @dataclass(frozen=True)
@@ -179,13 +180,20 @@ class Encoder:
         family: the model's family.
         settings: the recipe's `video` section.
         max_bytes: budget of the patches kept in memory, and again of the decoded clips.
+        store: decoded clips on disk, if they are to be kept.
     """
 
     def __init__(
-        self, processor: ProcessorMixin, family: Family, settings: Video, *, max_bytes: int = 2 * 2**30
+        self,
+        processor: ProcessorMixin,
+        family: Family,
+        settings: Video,
+        *,
+        max_bytes: int = 2 * 2**30,
+        store: ClipStore | None = None,
     ) -> None:
         self.processor, self.family, self.settings = processor, family, settings
-        self.clips = ClipCache(settings, max_bytes=max_bytes, factor=family.pixel_unit)
+        self.clips = ClipCache(settings, max_bytes=max_bytes, factor=family.pixel_unit, store=store)
         self._max_bytes, self._bytes = max_bytes, 0
         self._videos: OrderedDict[tuple[Any, ...], VideoInputs] = OrderedDict()
 

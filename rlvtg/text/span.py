@@ -1,7 +1,7 @@
 """Interval arithmetic on spans in seconds. Pure functions; every result is a finite number."""
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from math import isfinite
 
 Span = tuple[float, float]
@@ -20,39 +20,6 @@ def iou(a: Span, b: Span, *, point: float = 0.0) -> float:
     if overlap <= 0:
         return point if a == b and a[0] == a[1] else 0.0
     return overlap / (max(a[1], b[1]) - min(a[0], b[0]))
-
-
-def merged(spans: Iterable[Span]) -> list[Span]:
-    """The same seconds as spans in order that do not touch. A reversed, zero-length or non-finite span covers none."""
-    covered: list[Span] = []
-    for start, end in sorted(span for span in spans if span[0] < span[1] and all(map(isfinite, span))):
-        if covered and start <= covered[-1][1]:
-            covered[-1] = (covered[-1][0], max(covered[-1][1], end))
-        else:
-            covered.append((start, end))
-    return covered
-
-
-def set_iou(a: Iterable[Span], b: Iterable[Span], *, empty: float = 0.0) -> float:
-    """Seconds that both lists of spans cover, divided by the seconds that either does, in [0, 1].
-
-    Each list counts as the set of seconds that it covers, so it does not matter how often it covers one. `empty` if
-    neither covers any.
-    """
-    a, b = merged(a), merged(b)
-    total = sum(end - start for start, end in (*a, *b))
-    both, i, j = 0.0, 0, 0
-    while i < len(a) and j < len(b):
-        both += max(0.0, min(a[i][1], b[j][1]) - max(a[i][0], b[j][0]))
-        if a[i][1] < b[j][1]:
-            i += 1
-        else:
-            j += 1
-    if total == 0.0:
-        return empty
-    value = both / (total - both)
-    # Lengths of 300 digits are finite, but their sum need not be; and rounding may take equal sets past 1.
-    return min(1.0, value) if isfinite(value) else 0.0
 
 
 def snapped(span: Span, stamps: Sequence[float]) -> Span:
@@ -80,3 +47,27 @@ def timestamp_iou(predicted: Span, true: Span, duration: float, *, clamp: bool =
     value = overlap * start * end
     # A number of 300 digits in a completion is finite, but its distance divided by a short duration is not.
     return value if isfinite(value) else 0.0
+
+
+def window(span: Span, duration: float, shortest: float = 0.0) -> Span:
+    """The part of a span that lies in a video of `duration` seconds, widened to at least `shortest` seconds.
+
+    It is widened around its middle, as far as the video allows. ValueError for a span that is reversed, zero-length or
+    not finite, and for one that lies outside the video.
+    """
+    start, end = span
+    if not (isfinite(start) and isfinite(end) and start < end and start < duration and end > 0):
+        raise ValueError(f"the span is {start} to {end} s, the video lasts {duration} s; they share no time")
+    start, end = max(0.0, start), min(end, duration)
+    length = min(max(shortest, end - start), duration)
+    if length > end - start:
+        start = min(max(0.0, (start + end - length) / 2), duration - length)
+        end = start + length
+    return start, end
+
+
+def whole_seconds(span: Span) -> Span:
+    """A span with both ends rounded to whole seconds, halves to the even one; one that is not finite as it is."""
+    if not all(map(isfinite, span)):
+        return span
+    return float(round(span[0])), float(round(span[1]))
