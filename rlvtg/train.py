@@ -9,7 +9,7 @@ from rlvtg.recipe import RecipeError, load
 from rlvtg.reward import RewardError
 from rlvtg.text.annotation import AnnotationError
 from rlvtg.text.grammar import GrammarError
-from rlvtg.video.decode import VideoError
+from rlvtg.video.index import VideoError
 
 
 def main(argv: list[str]) -> int:

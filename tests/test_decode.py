@@ -28,6 +28,7 @@ def settings(**changes: object) -> SimpleNamespace:
         "max_pixels": 12544,
         "total_pixels": 19267584,
         "sampling": "linspace",
+        "backend": "pyav",
     }
     return SimpleNamespace(**{**values, **changes})
 

@@ -4,9 +4,11 @@ import os
 from collections import OrderedDict
 
 from rlvtg.recipe import Video
-from rlvtg.video.decode import Clip, VideoError, read_clip
+from rlvtg.video.decode import Clip
+from rlvtg.video.index import VideoError
+from rlvtg.video.worker import DecodeWorker
 
-_SETTINGS = ("fps", "min_frames", "max_frames", "min_pixels", "max_pixels", "total_pixels", "sampling")
+_SETTINGS = ("fps", "min_frames", "max_frames", "min_pixels", "max_pixels", "total_pixels", "sampling", "backend")
 
 
 class ClipCache:
@@ -23,12 +25,13 @@ class ClipCache:
         self.decodes = 0
         self.hits = 0
         self.bytes = 0
+        self._worker = DecodeWorker(settings.decode_timeout)
         self._clips: OrderedDict[tuple[object, ...], Clip] = OrderedDict()
 
     def get(self, path: str | os.PathLike[str], start: float | None = None, end: float | None = None) -> Clip:
         """The clip of `read_clip(path, settings, start=start, end=end)`, from memory if file and settings are the same.
 
-        Raises VideoError as `read_clip` does; a failure is not remembered.
+        Raises VideoError as `read_clip` does, and when decoding hangs or crashes; a failure is not remembered.
         """
         try:
             status = os.stat(path)
@@ -41,7 +44,7 @@ class ClipCache:
             self._clips.move_to_end(key)
             return self._clips[key]
         self.decodes += 1
-        clip = read_clip(path, self.settings, start=start, end=end, factor=self.factor)
+        clip = self._worker.clip(path, self.settings, start=start, end=end, factor=self.factor)
         if clip.frames.nbytes <= self.max_bytes:
             self._clips[key] = clip
             self.bytes += clip.frames.nbytes
