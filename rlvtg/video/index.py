@@ -19,6 +19,9 @@ from av.video.stream import VideoStream
 MAX_FRAME_PIXELS = 2**26
 # Seconds by which the frames of a file may end before its header says that they do.
 END_TOLERANCE = 1.0
+# Share of a file's bytes that may belong to nothing, and the length up to which a run of them is a container's own.
+MAX_LOST_BYTES = 0.01
+OVERHEAD = 1024
 
 # What can be wrong with a file, as `VideoError.kind` names it and lists of bad rows count it.
 UNREADABLE = "unreadable video"
@@ -161,13 +164,49 @@ def _check_promises(
         found = max((float((p.pts + (p.duration or 0)) * p.time_base) for p in read if p.pts is not None), default=0.0)
         if found - start < stated - END_TOLERANCE:
             raise VideoError(path, f"the file is truncated: it ends at {found:.1f} s of {stated:.1f} s", TRUNCATED)
-    # A transport stream promises nothing but packets of 188 bytes.
-    if "mpegts" in formats and _is_cut_transport_stream(Path(path)):
+    # Where bytes are destroyed, these demuxers go on at the next place that looks like a packet and say nothing.
+    lost_bytes = 0
+    if {"matroska", "flv"} & set(formats):
+        lost_bytes = _unclaimed(read)
+    elif "mpegts" in formats:
+        lost_bytes = _out_of_step(Path(path))
+    size = Path(path).stat().st_size
+    if lost_bytes > MAX_LOST_BYTES * size:
+        raise VideoError(path, f"the file is damaged: {lost_bytes} of {size} bytes are no part of any stream")
+    if "mpegts" in formats and _is_whole_step(Path(path)) is False:
         raise VideoError(path, "the file is truncated: its last transport packet is not whole", TRUNCATED)
 
 
-def _is_cut_transport_stream(path: Path) -> bool:
+def _unclaimed(read: list[Packet]) -> int:
+    """Bytes between the first and the last packet that are neither in a packet nor short enough for overhead."""
+    sizes: dict[int, int] = {}  # several packets may come from one block of the file
+    for packet in read:
+        if packet.pos is not None:
+            sizes[packet.pos] = sizes.get(packet.pos, 0) + packet.size
+    end, lost = min(sizes, default=0), 0
+    for pos, size in sorted(sizes.items()):
+        lost += pos - end if pos - end > OVERHEAD else 0
+        end = max(end, pos + size)
+    return lost
+
+
+# A transport stream is a row of packets of 188 bytes which each start with 0x47. Packets of another length (192 with a
+# time code in front, 204 with error correction) are left to the decoder.
+_STEP, _SYNC = 188, 0x47
+
+
+def _out_of_step(path: Path) -> int:
+    """Bytes of a transport stream in packets that do not start as they must."""
+    if _is_whole_step(path) is None:
+        return 0
+    starts = np.memmap(path, np.uint8, "r")[::_STEP]
+    return int((starts != _SYNC).sum()) * _STEP
+
+
+def _is_whole_step(path: Path) -> bool | None:
+    """Whether a file of 188-byte packets ends with a whole one; None for packets of another length."""
     with path.open("rb") as file:
-        head = file.read(189)
-    # Packets of another length (192 with a time code in front, 204 with error correction) are left to the decoder.
-    return len(head) == 189 and head[0] == head[188] == 0x47 and path.stat().st_size % 188 != 0
+        head = file.read(_STEP + 1)
+    if len(head) <= _STEP or head[0] != _SYNC or head[_STEP] != _SYNC:
+        return None
+    return path.stat().st_size % _STEP == 0
