@@ -107,15 +107,18 @@ def _index(path: str | os.PathLike[str], container: av.container.InputContainer)
     width, height = stream.codec_context.width, stream.codec_context.height
     if width * height > MAX_FRAME_PIXELS:
         raise VideoError(path, f"the frames are {width}x{height}, the limit is {MAX_FRAME_PIXELS} pixels", TOO_LARGE)
-    # mp4 lists its frames in the header; a file cut short still lists all of them.
+    # mp4 lists its frames in the header, which a file cut short still does; avi lists them at its end.
     size = Path(path).stat().st_size
-    missing = sum(1 for entry in stream.index_entries if entry.pos + entry.size > size)
+    listed = [entry.pos + entry.size for entry in stream.index_entries if entry.size]
+    missing = sum(1 for end in listed if end > size)
     if missing:
-        listed = len(stream.index_entries)
-        raise VideoError(path, f"the file is truncated: {missing} of {listed} frames are missing", TRUNCATED)
+        raise VideoError(path, f"the file is truncated: {missing} of {len(listed)} frames are missing", TRUNCATED)
     read = [packet for packet in container.demux() if packet.size]
     packets = [packet for packet in read if packet.stream_index == stream.index]
-    _check_promises(path, container, stream, read, len(packets))
+    if len(packets) < len(listed):
+        lost = len(listed) - len(packets)
+        raise VideoError(path, f"the file is damaged: {lost} of {len(listed)} frames are missing", TRUNCATED)
+    _check_promises(path, container, stream, read)
     packets = [packet for packet in packets if not packet.is_discard]
     if not packets or stream.time_base is None:
         raise VideoError(path, "the video stream has no frames", NO_FRAMES)
@@ -139,25 +142,24 @@ def _index(path: str | os.PathLike[str], container: av.container.InputContainer)
     length = shown[pts[-1]] or (round((pts[-1] - pts[0]) / (len(pts) - 1)) if len(pts) > 1 else 0)
     if length <= 0:
         raise VideoError(path, "the video has one frame without a duration", NO_FRAMES)
-    return Index(pts, pts[-1] + length, keyframes, stream.time_base, width, height, container.format.name)
+    index = Index(pts, pts[-1] + length, keyframes, stream.time_base, width, height, container.format.name)
+    # An mp4 whose table of times is void (a rate of zero) is given times by the demuxer that are not the video's.
+    if "mp4" in container.format.name and stream.duration and index.duration > 2 * stream.duration * stream.time_base:
+        stated = float(stream.duration * stream.time_base)
+        raise VideoError(
+            path, f"the frames' times run to {float(index.duration):.1f} s, the header says {stated:.1f} s"
+        )
+    return index
 
 
 def _check_promises(
-    path: str | os.PathLike[str],
-    container: av.container.InputContainer,
-    stream: VideoStream,
-    read: list[Packet],
-    frames: int,
+    path: str | os.PathLike[str], container: av.container.InputContainer, stream: VideoStream, read: list[Packet]
 ) -> None:
-    """Refuse a file that holds less than it says: `read` are its packets, `frames` of them of the video stream."""
+    """Refuse a file that holds less than it says; `read` are its packets."""
     formats = container.format.name.split(",")
-    # The header of avi counts the frames, and so does that of mp4.
-    if frames < stream.frames:
-        lost = stream.frames - frames
-        raise VideoError(path, f"the file is truncated: {lost} of {stream.frames} frames are missing", TRUNCATED)
-    # Matroska, flv and fragmented mp4 have no list of frames, but their headers state when the last stream ends. A
-    # stream that does not say how long its last packet lasts ends a little early.
-    states_end = {"matroska", "flv"} & set(formats) or ("mp4" in formats and stream.frames == 0)
+    # These have no list of frames, or have it at the end, but their headers state when the last stream ends. A stream
+    # that does not say how long its last packet lasts ends a little early.
+    states_end = {"matroska", "flv", "avi"} & set(formats) or ("mp4" in formats and stream.frames == 0)
     if states_end and container.duration is not None:
         stated = container.duration / av.time_base
         start = 0.0 if container.start_time is None else min(0.0, container.start_time / av.time_base)
