@@ -39,6 +39,7 @@ def write_video(
     size: tuple[int, int] = (84, 112),
     moving: bool = False,
     tick: Fraction = MS,
+    rate: int = 10,
     noise: bool = False,
     rotation: int = 0,
     container: dict[str, str] | None = None,
@@ -49,7 +50,7 @@ def write_video(
     random = np.random.default_rng(0)
     with av.open(str(path), "w", options=container or {}) as file:
         options = {"g": "7", "bf": "2", "crf": "10", **codec}
-        stream = file.add_stream("libx264", rate=10, options=options)
+        stream = file.add_stream("libx264", rate=rate, options=options)
         stream.width, stream.height = width, height
         stream.pix_fmt = "yuv444p" if width % 2 or height % 2 else "yuv420p"
         stream.time_base = stream.codec_context.time_base = tick

@@ -171,32 +171,30 @@ def test_a_glitch_between_the_frames_shown_is_let_pass_and_one_in_a_frame_shown_
     assert sizes == {148: 4, 149: "unreadable video"}
 
 
-def test_frames_that_claim_to_be_gigantic_are_refused_before_one_is_decoded(tmp_path: Path) -> None:
-    with av.open(str(tmp_path / "a.mkv"), "w") as file:
+@pytest.fixture(scope="module")
+def gigantic(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two grey pictures of 9000 x 8000, well compressed."""
+    path = tmp_path_factory.mktemp("gigantic") / "a.mkv"
+    with av.open(str(path), "w") as file:
         stream = file.add_stream("mjpeg", rate=2)
         stream.width, stream.height, stream.pix_fmt = 9000, 8000, "yuvj420p"
-        file.mux(stream.encode(av.VideoFrame(9000, 8000, "yuvj420p")))
-        file.mux(stream.encode(None))
+        frame = av.VideoFrame(9000, 8000, "yuvj420p")
+        file.mux([*stream.encode(frame), *stream.encode(frame), *stream.encode(None)])
+    return path
+
+
+def test_frames_that_claim_to_be_gigantic_are_refused_before_one_is_decoded(gigantic: Path) -> None:
     with pytest.raises(VideoError, match="the frames are 9000x8000, the limit is 67108864 pixels") as caught:
-        read_clip(tmp_path / "a.mkv", settings())
+        read_clip(gigantic, settings())
     assert caught.value.kind == "too large"
 
 
-def test_a_stream_whose_pictures_are_larger_than_its_header_says_is_refused(tmp_path: Path) -> None:
-    path = write_video(tmp_path / "a.mp4", every_tenth(10))
-    with av.open(str(tmp_path / "b.mkv"), "w") as file:
-        stream = file.add_stream("mjpeg", rate=2)
-        stream.width, stream.height, stream.pix_fmt = 9000, 8000, "yuvj420p"
-        (packet,) = stream.encode(av.VideoFrame(9000, 8000, "yuvj420p"))
-        picture = bytes(packet)
-        file.mux(packet)
-    content = (tmp_path / "b.mkv").read_bytes()
-    at = content.index(b"\xb0\x82" + (9000).to_bytes(2, "big"))
-    small = content[:at] + b"\xb0\x82\x00\x70\xba\x82\x00\x54" + content[at + 8 :]
-    assert picture and len(small) == len(content)
-    path.write_bytes(small)
+def test_pictures_that_are_larger_than_the_header_says_are_refused(gigantic: Path, tmp_path: Path) -> None:
+    content = gigantic.read_bytes()
+    at = content.index(b"\xb0\x82" + (9000).to_bytes(2, "big"))  # PixelWidth, then PixelHeight
+    (tmp_path / "a.mkv").write_bytes(content[:at] + b"\xb0\x82\x00\x70\xba\x82\x00\x54" + content[at + 8 :])
     with pytest.raises(VideoError, match="limit is 67108864 pixels|cannot be decoded"):
-        read_clip(path, settings(min_frames=2))
+        read_clip(tmp_path / "a.mkv", settings(min_frames=2))
 
 
 def test_a_header_without_frames_is_an_error(tmp_path: Path) -> None:

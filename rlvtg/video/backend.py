@@ -130,13 +130,12 @@ def _decord(path: Path, index: Index, numbers: Sequence[int], keep: Keep) -> dic
         reader = package.VideoReader(os.fspath(path))
         stamps = np.asarray(reader.get_frame_timestamp(np.arange(len(reader))), dtype=np.float64)
         _require_same_clock("decord", path, index.times, stamps[:, 0] - stamps[0, 0])
-        kept: dict[int, np.ndarray] = {}
-        position = 0
-        for number in numbers:
-            # Seeking lands on wrong frames where groups of pictures are open, so every frame is passed over.
-            reader.skip_frames(number - position)
-            kept[number] = keep(reader.next().asnumpy())
-            position = number + 1
+        wanted, kept = set(numbers), {}
+        # Its ways to seek and to skip land on wrong frames where groups of pictures are open; reading on does not.
+        for number in range(numbers[-1] + 1):
+            picture = reader.next()
+            if number in wanted:
+                kept[number] = keep(picture.asnumpy())
         return kept
     except (package.DECORDError, StopIteration) as error:
         raise VideoError(path, f"cannot be decoded by decord ({_first_line(error)})") from error
