@@ -6,8 +6,9 @@ or is not the video that the row describes, is a bad row: counted, listed with i
 
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from tqdm import tqdm
@@ -16,7 +17,7 @@ from rlvtg.data import tiny
 from rlvtg.data.check import Fault, check, find_faults
 from rlvtg.data.read import read
 from rlvtg.data.sample import DataError, Sample
-from rlvtg.recipe import Recipe
+from rlvtg.recipe import Recipe, Video
 from rlvtg.video.decode import END_SLACK
 from rlvtg.video.index import WINDOW, VideoError
 from rlvtg.video.scan import Probes, read_probes, scan, write_probes
@@ -26,10 +27,22 @@ DURATION = "duration differs"
 PROBES = "videos.jsonl"  # in a run's folder: what every video file says of itself
 
 
-def usable_samples(recipe: Recipe, name: str, probes: Probes, listed: str | os.PathLike[str] | None) -> list[Sample]:
+def usable_samples(
+    recipe: Recipe,
+    name: str,
+    probes: Probes,
+    listed: str | os.PathLike[str] | None,
+    decode: Callable[[Sample], object] | None = None,
+) -> list[Sample]:
     """The good samples of `recipe.data[name]`, windows of files that are already cut taken away.
 
-    `probes` is what is known of the videos, and gets what is read now. The bad rows are written to `listed`.
+    Args:
+        recipe: a loaded recipe.
+        name: a key of its data.
+        probes: what is known of the videos; gets what is read now.
+        listed: where the bad rows are written.
+        decode: called with one sample of each distinct clip, and raises VideoError where it cannot be decoded; what a
+            header hides becomes a bad row before training, and not a run that stops in its midst.
 
     Raises DataError, which names the data, as `rlvtg.data.check.check` does.
     """
@@ -38,6 +51,8 @@ def usable_samples(recipe: Recipe, name: str, probes: Probes, listed: str | os.P
         # What the annotations alone have wrong stops a run before any file is read.
         check(samples, max_bad_fraction=recipe.max_bad_fraction, bad_rows_path=listed)
         settled, faults = held_against_files(samples, recipe, probes)
+        if decode is not None:
+            faults = decoding_faults(settled, faults, decode)
         return check(settled, max_bad_fraction=recipe.max_bad_fraction, bad_rows_path=listed, file_faults=faults)
     except DataError as error:
         raise DataError(f"data.{name}: {error}") from error
@@ -115,7 +130,8 @@ def check_recipe(recipe: Recipe, *, decode: bool = False, folder: str | os.PathL
             raise DataError(f"data.{name}: {error}") from error
         settled, faults = held_against_files(samples, recipe, probes)
         if decode:
-            _decode_all(settled, faults, recipe)
+            worker = DecodeWorker(recipe.video.decode_timeout)
+            faults = decoding_faults(settled, faults, partial(_decode, worker, recipe.video))
         listed = folder / f"bad_rows.{name}.jsonl"
         found = list(find_faults(settled, faults))
         _print(name, samples, settled, found, probes)
@@ -136,20 +152,26 @@ def make_demo(recipe: Recipe) -> None:
         tiny.make(recipe.tiny.folder, sizes, seed=recipe.tiny.seed)
 
 
-def _decode_all(samples: Sequence[Sample], faults: list[Fault | None], recipe: Recipe) -> None:
-    """Decode each distinct clip once, and put what fails into `faults`."""
-    worker = DecodeWorker(recipe.video.decode_timeout)
+def decoding_faults(
+    samples: Sequence[Sample], faults: Sequence[Fault | None], decode: Callable[[Sample], object]
+) -> list[Fault | None]:
+    """`faults`, with what `decode` raises for those that have none; it is called once for each distinct clip."""
     results: dict[tuple[str, float | None, float | None], Fault | None] = {}
+    found = list(faults)
     for number, sample in enumerate(tqdm(samples, desc="decoding videos", unit="row", delay=2)):
         clip = (sample.video, sample.video_start, sample.video_end)
-        if faults[number] is None and clip not in results and os.path.isfile(sample.video):
+        if found[number] is None and clip not in results and os.path.isfile(sample.video):
+            results[clip] = None
             try:
-                worker.clip(sample.video, recipe.video, start=sample.video_start, end=sample.video_end)
-                results[clip] = None
+                decode(sample)
             except VideoError as error:
                 results[clip] = (error.kind, error.reason)
-        faults[number] = faults[number] or results.get(clip)
-    worker.close()
+        found[number] = found[number] or results.get(clip)
+    return found
+
+
+def _decode(worker: DecodeWorker, settings: Video, sample: Sample) -> None:
+    worker.clip(sample.video, settings, start=sample.video_start, end=sample.video_end)
 
 
 def _print(

@@ -9,7 +9,7 @@ import pytest
 from rlvtg.data.sample import DataError, Sample
 from rlvtg.data_check import check_recipe, settle, usable_samples
 from rlvtg.recipe import Recipe, load
-from rlvtg.video.decode import VideoError
+from rlvtg.video.decode import VideoError, read_clip
 from rlvtg.video.worker import Probe
 from tests.numbered_video import every_tenth, write_video
 
@@ -162,6 +162,19 @@ def test_the_check_prints_reasons_with_counts_and_says_whether_a_run_would_stop(
     assert check_recipe(replace(recipe, max_bad_fraction=0.1)) == 1
     assert "a run stops: max_bad_fraction is 0.1" in capsys.readouterr().out
     assert not Path("runs/x/recipe.yaml").exists()
+
+
+def test_a_run_that_decodes_ahead_leaves_out_what_the_headers_hide(recipe: Recipe) -> None:
+    decoded = []
+
+    def decode(sample: Sample) -> None:
+        decoded.append(sample.video)
+        read_clip(sample.video, recipe.video, start=sample.video_start, end=sample.video_end)
+
+    samples = usable_samples(recipe, "own", {}, "bad.jsonl", decode)
+    assert [sample.id for sample in samples] == ["good", "cut"]
+    assert decoded == ["videos/whole.mp4", "videos/cut.mp4", "videos/hole.mp4"]
+    assert listed("bad.jsonl")["hole"] == "unreadable video"
 
 
 def test_decoding_finds_what_the_headers_hide(recipe: Recipe, capsys: pytest.CaptureFixture[str]) -> None:
