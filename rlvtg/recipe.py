@@ -25,7 +25,7 @@ SHIPPED = Path(__file__).resolve().parent.parent / "recipes"
 
 READERS = ("charades_sta", "time_r1", "jsonl")
 SAMPLINGS = ("linspace", "interval")
-TIMES = ("positions", "text")
+TIMES = ("positions", "text", "overlay")
 BACKENDS = ("pyav", "torchcodec", "decord")
 EXPORTS = ("adapter", "merged")
 # The schedules of Hugging Face that need no argument beyond the number of warm-up steps.
@@ -44,7 +44,7 @@ METHOD = ("extends", "name", "prompt", "system", "grammar")
 OBJECTIVE = (
     "kind", "learning_rate", "lr_scheduler_type", "rewards", "beta", "loss_type", "scale_rewards", "epsilon",
     "epsilon_high", "num_iterations", "num_generations", "temperature", "top_p", "top_k", "importance_sampling_level",
-    "completion", "narrate", "freeze", "lora",
+    "completion", "narrate", "snap_spans", "freeze", "lora",
 )
 # fmt: on
 
@@ -74,8 +74,10 @@ class Video:
     max_pixels: int = 602112  # per frame
     total_pixels: int = 19267584  # all frames of a video together
     sampling: str = "linspace"  # linspace (evenly from first to last frame) | interval (one frame every 1/fps s)
-    time: str = "positions"  # positions (temporal rotary positions) | text (a stamp before each pair of frames)
-    time_format: str = "{:.1f}"  # the stamp of time: text; its value is in seconds
+    # positions (temporal rotary positions) | text (a stamp before each pair of frames, and no time in the positions) |
+    # overlay (a stamp drawn on each frame, besides the positions)
+    time: str = "positions"
+    time_format: str = "{:.1f}"  # the stamp: {:.1f} is its second, {index} the number of its frame (text: of its pair)
     backend: str = "pyav"  # pyav | torchcodec | decord: who decodes; the frames and times are the same, or refused
     decode_timeout: float = 300.0  # seconds after which the decoding of one video is given up and its process killed
     duration_slack: float = 2.0  # seconds by which a file may be longer or shorter than its annotation says
@@ -152,6 +154,7 @@ class GrpoStage(Stage):
     steps_per_generation: int | None = None  # null = gradient_accumulation_steps
     mask_truncated_completions: bool = False
     importance_sampling_level: str = "token"  # token | sequence
+    snap_spans: bool = False  # widen true spans to the nearest times that the model is shown before it is rewarded
     share_prefix: bool = True  # run a prompt once for its whole group in the update; the numbers are the same
 
 
@@ -200,6 +203,8 @@ class Recipe:
     bf16: bool = True
     use_cpu: bool = False
     attn_implementation: str = "sdpa"
+    cache_dir: str | None = None  # of decoded clips, shared by all runs; null = rlvtg/clips in the user's cache folder
+    cache_gb: float = 20.0  # what the clips may take on disk, in 2**30 bytes; 0 = keep none
     max_bad_fraction: float = 0.0  # share of rows that may be unreadable before the run stops, 0..1
     tiny: Tiny | None = None
     logging_steps: int = 1
@@ -224,10 +229,7 @@ def load(argv: Sequence[str]) -> Recipe:
     """
     words: dict[str, str] = {}
     overrides: list[tuple[str, str]] = []
-    for item in argv:
-        key, equals, text = item.partition("=")
-        if not equals:
-            raise RecipeError(f"got {item!r}, want key=value, e.g. recipe=time_r1 or seed=1")
+    for key, text in _pairs(argv, "recipe=time_r1 or seed=1"):
         if key in ("recipe", "scale"):
             words[key] = text
         else:
@@ -256,6 +258,22 @@ def load(argv: Sequence[str]) -> Recipe:
         _check_scale_data(recipe, _label(scale))
     check(recipe, int(os.environ.get("WORLD_SIZE", "1")))
     return recipe
+
+
+def knobs(argv: Sequence[str]) -> dict[str, Any]:
+    """The `args:` of a reward from `key=value` words, read as overrides are: values as YAML, dots nest, later wins."""
+    tree: dict[str, Any] = {}
+    for key, text in _pairs(argv, "clamp=true"):
+        _merge(tree, _nested(key, _parse(key, text, Any)), f"the word {key}", {})
+    return tree
+
+
+def _pairs(argv: Sequence[str], example: str) -> Iterator[tuple[str, str]]:
+    for item in argv:
+        key, equals, text = item.partition("=")
+        if not equals:
+            raise RecipeError(f"got {item!r}, want key=value, e.g. {example}")
+        yield key, text
 
 
 def dump(recipe: Recipe) -> str:
@@ -297,7 +315,8 @@ def _find(what: str, name: str, folders: Sequence[Path]) -> Path:
     raise RecipeError(f"{what}: got {name!r}, {_choices(name, _names(folders))}")
 
 
-def _read_file(file: Path) -> dict[str, Any]:
+def read_file(file: Path) -> dict[str, Any]:
+    """What a recipe's file says, as it stands: nothing merged, filled in or checked; RecipeError if that is nothing."""
     try:
         tree: Any = OmegaConf.to_container(OmegaConf.load(file))
     except (yaml.YAMLError, OmegaConfBaseException, OSError, UnicodeDecodeError) as error:
@@ -315,7 +334,7 @@ def _read_chain(file: Path) -> list[tuple[Path, dict[str, Any]]]:
         if file.resolve() in [seen.resolve() for seen, _ in chain]:
             cycle = [_label(seen) for seen, _ in chain] + [_label(file)]
             raise RecipeError(f"extends: got a cycle, {' -> '.join(cycle)}; want a chain that ends")
-        tree = _read_file(file)
+        tree = read_file(file)
         chain.append((file, tree))
         parent = tree.get("extends")
         if parent is None:
@@ -354,7 +373,7 @@ def _merge(below: dict[str, Any], above: dict[Any, Any], label: str, origins: di
 
 def _apply_scale(tree: dict[str, Any], file: Path, origins: dict[str, str]) -> None:
     """Lay a scale over the recipe: its data replaces the recipe's, its stages are keyed by kind."""
-    overlay, label = _read_file(file), _label(file)
+    overlay, label = read_file(file), _label(file)
 
     def refuse(path: str) -> None:
         raise RecipeError(f"{path}: a scale changes model, data and sizes, not the method, but {label} sets it")
@@ -396,10 +415,15 @@ def _apply_override(tree: dict[str, Any], key: str, text: str, origins: dict[str
     stages = _mapping(tree.get("stages"))
     if keys[0] == "stages" and len(keys) > 1 and keys[1] not in stages:
         raise RecipeError(f"stages.{keys[1]}: unknown key in the override {key}; {_choices(keys[1], stages)}")
-    nested: Any = _parse(key, text, _type_at(Recipe, tree, keys))
-    for part in reversed(keys):
-        nested = {part: nested}
+    nested = _nested(key, _parse(key, text, _type_at(Recipe, tree, keys)))
     _merge(tree, nested, f"the override {key}", origins)
+
+
+def _nested(key: str, value: Any) -> Any:
+    """`value` below the dotted `key`."""
+    for part in reversed(key.split(".")):
+        value = {part: value}
+    return value
 
 
 def _type_at(kind: Any, value: Any, keys: Sequence[str]) -> Any:
@@ -505,7 +529,8 @@ def _narrow(kind: Any, value: Any) -> Any:
 # Numbers by the name of their field: the fields, what they may be, and whether a number is that.
 _RANGES: tuple[tuple[str, str, Callable[[float], bool]], ...] = (
     ("fps learning_rate temperature epsilon epsilon_high num_train_epochs decode_timeout", "above 0", lambda x: x > 0),
-    ("beta warmup_steps weight_decay max_grad_norm top_k pictures seed duration_slack", "0 or more", lambda x: x >= 0),
+    ("beta warmup_steps weight_decay max_grad_norm top_k pictures seed", "0 or more", lambda x: x >= 0),
+    ("cache_gb duration_slack", "0 or more", lambda x: x >= 0),
     ("limit min_frames max_frames min_pixels max_pixels total_pixels", "1 or more", lambda x: x >= 1),
     ("r lora_alpha sft rl validation test batch_size max_new_tokens", "1 or more", lambda x: x >= 1),
     ("per_device_train_batch_size gradient_accumulation_steps", "1 or more", lambda x: x >= 1),
@@ -580,11 +605,13 @@ def _check_video(video: Video) -> None:
         if video.min_pixels > getattr(video, key):
             raise RecipeError(f"video.min_pixels: got {video.min_pixels}, allowed: up to {key} ({getattr(video, key)})")
     try:
-        stamps = {video.time_format.format(seconds) for seconds in (1.0, 1000.0)}
+        stamps = {video.time_format.format(float(number), index=number) for number in (1, 1000)}
     except (ValueError, LookupError, AttributeError, TypeError):
         stamps = set()
     if len(stamps) < 2:
-        raise RecipeError(f"video.time_format: got {video.time_format!r}, want a format of one number, e.g. '{{:.1f}}'")
+        raise RecipeError(
+            f"video.time_format: got {video.time_format!r}, want a format of one number, '{{:.1f}}' or '{{index}}'"
+        )
 
 
 def _placeholders(path: str, template: str) -> list[str]:
@@ -720,5 +747,5 @@ def _want(kind: Any) -> str:
         return f"a list of {'numbers' if get_args(kind)[0] is float else 'text'}"
     if is_dataclass(kind):
         return f"a mapping ({_listed(_keys(kind))})"
-    words = {int: "an integer", float: "a number", str: "text", bool: "true or false", NoneType: "null"}
+    words = {int: "an integer", float: "a number", str: "text", bool: "true or false", NoneType: "null", Any: "a value"}
     return words.get(kind, "a mapping")

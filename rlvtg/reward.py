@@ -25,8 +25,11 @@ from rlvtg.text.grammar import grammar as grammar_named
 PROVIDED = ("prompts", "completions", "completion_ids", "trainer_state", "log_extra", "log_metric")
 """What TRL 1.16 passes to every reward function besides the columns."""
 
-_NOT_PASSED = ("prompt", "completion", "completion_ids")
+NOT_PASSED = ("prompt", "completion", "completion_ids")
 """Columns that TRL 1.16 keeps from reward functions."""
+
+LOGGED = ("step", "prompt", "completion", "predicted", "advantage")
+"""What the log of completions holds besides the rewards and the columns that they may ask for."""
 
 _LARGEST = 3.4028234e38
 """TRL stores rewards as float32, where anything larger is infinite."""
@@ -125,19 +128,30 @@ def check(function: Callable[..., Any]) -> Parameters:
     )
 
 
+def logged_name(key: str) -> str:
+    """What the reward of a recipe's `key` is called in logs: the last part of the key."""
+    return key.replace(":", ".").rpartition(".")[2]
+
+
 def bind(specs: Mapping[str, Spec], columns: Collection[str], *, grammar: str | None = None) -> list[Reward]:
     """The rewards of a recipe, in its order, each checked against its own signature and the data's `columns`.
 
     A reward with a `grammar` knob that its args leave unset gets the recipe's `grammar`. One with `tasks` sees only the
-    rows whose `task` is among them; the others get None. Each bound reward is a function (a coroutine function where
-    the reward is one) with `weight` and `__name__`, the last part of its key. It returns one finite float or None per
-    completion, or raises RewardError naming reward and row.
+    rows whose `task` is among them; the others get None. A reward `mine` whose knobs can be wrong in a way that its
+    signature cannot show has `check_mine(**knobs)` beside it, which raises ValueError; it is called with the args.
+    Each bound reward is a function (a coroutine function where the reward is one) with `weight` and `__name__`, the
+    last part of its key. It returns one finite float or None per completion, or raises RewardError naming reward and
+    row.
     """
     rewards: list[Reward] = []
     keys: dict[str, str] = {}
     for key, spec in specs.items():
         function = find(key)
-        name = key.replace(":", ".").rpartition(".")[2]
+        name = logged_name(key)
+        if name in columns or name in LOGGED:
+            raise RewardError(
+                f"reward {key!r} would be logged as {name!r}, which is a column of the data or of the log; rename it"
+            )
         if name in keys:
             raise RewardError(
                 f"rewards {keys[name]!r} and {key!r} would both be logged as {name!r}; rename one of them"
@@ -154,6 +168,7 @@ def bind(specs: Mapping[str, Spec], columns: Collection[str], *, grammar: str | 
                 knobs.setdefault("grammar", grammar)
             if "grammar" in knobs:
                 grammar_named(knobs["grammar"])
+        _check_values(key, function, knobs)
         if spec.tasks is not None and "task" not in columns:
             raise RewardError(f"reward {key!r} is for tasks {list(spec.tasks)}, but the data has no column 'task'")
         rewards.append(_bound(function, name, float(spec.weight), knobs, spec.tasks))
@@ -161,7 +176,7 @@ def bind(specs: Mapping[str, Spec], columns: Collection[str], *, grammar: str | 
 
 
 def _check_columns(key: str, parameters: Parameters, columns: Collection[str]) -> None:
-    passed = sorted(set(columns) - set(_NOT_PASSED))
+    passed = sorted(set(columns) - set(NOT_PASSED))
     for name in parameters.required:
         if name not in passed and name not in PROVIDED:
             raise RewardError(
@@ -183,6 +198,17 @@ def _check_knobs(key: str, parameters: Parameters, knobs: Mapping[str, Any]) -> 
                 f"reward {key!r} has no knob {name!r}{_nearest(name, parameters.knobs)}; "
                 f"there is {', '.join(parameters.knobs) or 'none'}"
             )
+
+
+def _check_values(key: str, function: Callable[..., Any], knobs: Mapping[str, Any]) -> None:
+    name = getattr(function, "__name__", None)
+    check_values = getattr(function, "__globals__", {}).get(f"check_{name}")
+    if check_values is None:
+        return
+    try:
+        check_values(**knobs)
+    except ValueError as error:
+        raise RewardError(f"reward {key!r}: args: {error}") from error
 
 
 def _bound(

@@ -21,6 +21,7 @@ from accelerate.utils import broadcast_object_list, gather_object
 from transformers import PreTrainedModel, Trainer
 from transformers.trainer_utils import get_last_checkpoint
 
+from rlvtg.doctor import require_parity
 from rlvtg.evaluation.metrics import Prediction, best_constant, constant_predictions, query_iou, score
 from rlvtg.evaluation.predict import predict
 from rlvtg.evaluation.report import (
@@ -42,6 +43,7 @@ from rlvtg.training.grpo import grpo_trainer
 from rlvtg.training.progress import Progress
 from rlvtg.training.setup import generating
 from rlvtg.training.sft import sft_trainer
+from rlvtg.video.store import ClipStore, default_folder
 
 BEFORE = "before"
 
@@ -60,7 +62,7 @@ def run(recipe: Recipe, prepared: Prepared | None) -> int:
     prepared = _share(recipe, prepared)
     folder = prepared.folder
     kind = family(load_config(recipe.model))  # a model that is not supported is refused before its processor is read
-    encoder = Encoder(load_processor(recipe.model), kind, recipe.video)
+    encoder = Encoder(load_processor(recipe.model), kind, recipe.video, store=clip_store(recipe))
     if recipe.evaluation.before and not _done(folder / "evaluation" / BEFORE):
         model = load_model(recipe.model, attn_implementation=recipe.attn_implementation).to(state.device)
         evaluate(recipe, model, encoder, prepared.test_rows, folder / "evaluation" / BEFORE, state)
@@ -70,6 +72,8 @@ def run(recipe: Recipe, prepared: Prepared | None) -> int:
         place = folder / name
         if not _done(place):
             trainer = _trainer(recipe, name, stage, prepared, path, encoder)
+            with generating(trainer) as model:
+                require_parity(model, encoder, prepared.stage_rows[name][0])
             _train(trainer, recipe, place)
             _finish(trainer, recipe, name, prepared, encoder, state)
             del trainer
@@ -78,6 +82,13 @@ def run(recipe: Recipe, prepared: Prepared | None) -> int:
         finish(recipe, prepared, encoder, seconds=time.monotonic() - started)
     state.wait_for_everyone()
     return 0
+
+
+def clip_store(recipe: Recipe) -> ClipStore | None:
+    """Where the run's decoded clips are kept on disk; None if they are not to be."""
+    if not recipe.cache_gb:
+        return None
+    return ClipStore(recipe.cache_dir or default_folder(), int(recipe.cache_gb * 2**30))
 
 
 def _share(recipe: Recipe, prepared: Prepared | None) -> Prepared:

@@ -1,5 +1,6 @@
 """A few real steps of TRL's trainer on video, in every way that a stage can be set up."""
 
+import math
 import random
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from rlvtg.model.load import load_model
 from rlvtg.recipe import GrpoStage, Lora, Recipe, RewardSpec
 from rlvtg.reward import bind
 from rlvtg.training.grpo import grpo_trainer, whole_groups
+from rlvtg.tryout import score, summary
+from tests.local_judge import by_words, serving
 from tests.tiny_qwen import model_and_processor, plain_log_probabilities, row, video_settings, write_video
 
 G = 4
@@ -209,6 +212,18 @@ def test_completions_are_logged_with_true_and_predicted_spans(saved, tmp_path, m
     assert [list(span) for span in table["spans"][0]] == [[2.0, 5.0]]
 
 
+def test_every_reward_can_be_tried_on_the_log_of_completions(saved, tmp_path, monkeypatch):
+    trainer = a_trainer(saved, tmp_path, monkeypatch, max_steps=1)
+    trainer.train()
+    [file] = (tmp_path / "out" / "completions").glob("*.parquet")
+    columns = {"id", "video", "query", "duration", "spans", "video_start", "video_end"}  # of the rows, and they are all
+    logged = {"step", "prompt", "completion", "predicted", "advantage", "tiou", "even_length"}
+    assert set(pd.read_parquet(file).columns) == columns | logged
+    for key in ("tiou", "mine.py:even_length"):
+        assert score(key, file, {}).logged == score(key, file, {}).values
+    assert len(summary(score("timestamp_tiou", file, {}))["groups"]) > 0  # a reward that the stage does not have
+
+
 def test_a_batch_that_would_tear_groups_apart_is_refused(saved, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="groups are kept whole"):
         a_trainer(saved, tmp_path, monkeypatch, per_device_train_batch_size=6, gradient_accumulation_steps=2)
@@ -232,3 +247,39 @@ def test_a_run_with_a_shared_prompt_learns_the_same_weights_as_one_without(saved
         learned.append(weights(trainer))
     for name, value in learned[0].items():
         assert (value - learned[1][name]).abs().max() < 1e-5, name
+
+
+def test_snapped_spans_are_what_is_rewarded_and_logged(saved, tmp_path, monkeypatch):
+    _, _, videos = saved
+    rows = [row(video, spans=[[1.3, 3.1]]) for video in videos]
+    plain = a_trainer(saved, tmp_path, monkeypatch, rows=rows, max_steps=1)
+    snapped = a_trainer(saved, tmp_path, monkeypatch, rows=rows, max_steps=1, snap_spans=True)
+    for trainer in (plain, snapped):
+        trainer.train()
+    # at 1 fps a temporal patch begins every two seconds; the shortest video has none at 4
+    wide = {"a": [[0.0, 3.1]], "b": [[0.0, 4.0]], "c": [[0.0, 4.0]]}
+    assert {str(spans) for spans in plain._logs["extra"]["spans"]} == {"[[1.3, 3.1]]"}
+    for name, spans in zip(snapped._logs["extra"]["id"], snapped._logs["extra"]["spans"], strict=True):
+        assert spans == wide[name.split()[0]]
+
+
+def test_trl_awaits_a_judge_and_goes_on_without_one(saved, tmp_path, monkeypatch):
+    texts = ["<answer>the circle is red</answer>", "<answer>it turns blue</answer>", "no caption"]
+    completions = [[{"role": "assistant", "content": text}] for text in texts]
+    rows = [row(video, answer="red. blue") for video in saved[2]]
+
+    def scored(trainer):
+        inputs = rows[:1] * len(texts)
+        rewards = trainer._calculate_rewards(inputs, [one["prompt"] for one in inputs], completions, [[1]] * len(texts))
+        return rewards[:, 1].tolist(), dict(trainer._pending_metrics)
+
+    with serving(by_words) as judge:
+        rewards = {"tiou": RewardSpec(), "caption_recall": RewardSpec(args=judge.knobs(retries=0))}
+        trainer = a_trainer(saved, tmp_path, monkeypatch, rows=rows, rewards=rewards)
+        values, metrics = scored(trainer)
+    assert values == [0.5, 0.5, 0.0]
+    assert metrics["caption_recall/failed"] == [0.0]
+    with pytest.warns(RuntimeWarning, match="caption_recall: no judgement from judge"):
+        values, metrics = scored(trainer)
+    assert values == pytest.approx([math.nan, math.nan, 0.0], nan_ok=True)
+    assert metrics["caption_recall/failed"] == [0.0, pytest.approx(2 / 3)]

@@ -88,6 +88,19 @@ def test_text_time_leaves_no_time_in_the_positions(tiny, video):
     assert inputs.next_position <= len(inputs.input_ids)
 
 
+def test_overlay_draws_the_time_and_leaves_positions_and_clip_alone(tiny, video):
+    plain, drawn = encoder(tiny, fps=1.0), encoder(tiny, fps=1.0, time="overlay", time_format="{index}")
+    before, after = plain(row(video)), drawn(row(video))
+    assert torch.equal(before.position_ids, after.position_ids)
+    assert torch.equal(before.input_ids, after.input_ids)
+    assert not torch.equal(before.video.pixel_values, after.video.pixel_values)
+    assert (plain.clip(row(video)).frames == drawn.clip(row(video)).frames).all()
+
+
+def test_the_stamps_are_the_times_of_the_temporal_patches(tiny, video):
+    assert encoder(tiny, fps=1.0).stamps(row(video)) == [0.0, 2.0, 4.0, 6.0]
+
+
 def test_a_video_is_decoded_once_and_its_patches_are_shared_by_all_its_queries(tiny, video):
     encode = encoder(tiny)
     first, second = encode(row(video)), encode(row(video, "a blue circle appears"))

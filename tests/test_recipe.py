@@ -433,7 +433,7 @@ def test_a_cycle_through_two_files_is_named(here: Path) -> None:
         ("stages.rl.export=[merge]", "stages.rl.export: got 'merge', nearest: merged (allowed: adapter, merged)"),
         ("stages.rl.lora.lora_dropout=1.5", "stages.rl.lora.lora_dropout: got 1.5, allowed: from 0 to below 1"),
         ("video.sampling=linspaced", "video.sampling: got 'linspaced', nearest: linspace (allowed: "),
-        ("video.time=txt", "video.time: got 'txt', nearest: text (allowed: positions, text)"),
+        ("video.time=txt", "video.time: got 'txt', nearest: text (allowed: positions, text, overlay)"),
         ("video.time_format=seconds", "video.time_format: got 'seconds', want a format of one number"),
         ("video.time_format={:.1f} {}", "video.time_format: got '{:.1f} {}', want a format of one number"),
         ("video.backend=av", "video.backend: got 'av', nearest: pyav (allowed: pyav, torchcodec, decord)"),

@@ -43,8 +43,15 @@ def policy(model, inputs, completions):
 
 @pytest.mark.parametrize(
     "settings",
-    [{"fps": 1.0}, {"fps": 2.0}, {"fps": 4.0}, {"fps": 1.6}, {"fps": 1.0, "time": "text"}],
-    ids=["1 fps", "2 fps", "4 fps", "fractional interval", "text"],
+    [
+        {"fps": 1.0},
+        {"fps": 2.0},
+        {"fps": 4.0},
+        {"fps": 1.6},
+        {"fps": 1.0, "time": "text"},
+        {"fps": 1.0, "time": "overlay"},
+    ],
+    ids=["1 fps", "2 fps", "4 fps", "fractional interval", "text", "overlay"],
 )
 def test_the_policy_gives_sampled_tokens_the_log_probability_they_were_sampled_with(tiny, videos, settings):
     model, _ = tiny

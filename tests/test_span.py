@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from rlvtg.text.span import iou, timestamp_iou
+from rlvtg.text.span import iou, snapped, timestamp_iou
 
 
 @pytest.mark.parametrize(
@@ -67,3 +67,16 @@ def test_two_negative_factors_do_not_make_a_positive_reward_when_clamped():
 
 def test_timestamp_iou_is_finite_for_enormous_predictions():
     assert math.isfinite(timestamp_iou((0.0, 1e308), (0.0, 10.0), 0.5))
+
+
+@pytest.mark.parametrize(
+    ("span", "wider"),
+    [
+        ((1.2, 2.9), (1.0, 3.0)),
+        ((1.0, 3.0), (1.0, 3.0)),
+        ((0.2, 0.4), (0.2, 1.0)),  # nothing before the first stamp
+        ((2.5, 3.7), (2.0, 3.7)),  # nothing after the last one
+    ],
+)
+def test_a_snapped_span_is_widened_to_the_stamps_around_it(span, wider):
+    assert snapped(span, [1.0, 2.0, 3.0]) == wider

@@ -31,6 +31,7 @@ def predict(
     batch_size: int,
     max_new_tokens: int,
     title: str = "evaluating",
+    quiet: bool = False,
 ) -> list[dict[str, Any]]:
     """Predictions in the order of the rows, with a progress bar.
 
@@ -42,6 +43,7 @@ def predict(
         batch_size: prompts per generation.
         max_new_tokens: limit of a completion.
         title: what the progress bar says.
+        quiet: no progress bar.
 
     Returns:
         Dictionaries with `id`, `video`, `query`, `duration`, `spans`, `completion` and `predicted` (empty if nothing
@@ -49,7 +51,7 @@ def predict(
     """
     config, parse = greedy(encoder, max_new_tokens), grammar(grammar_name).parse
     predictions: list[dict[str, Any]] = []
-    with tqdm(total=len(rows), desc=title, unit="query") as bar:
+    with tqdm(total=len(rows), desc=title, unit="query", disable=quiet) as bar:
         for start in range(0, len(rows), batch_size):
             some = rows[start : start + batch_size]
             completions = rollout(model, [encoder(row) for row in some], config)

@@ -6,7 +6,7 @@ prompt, into the keyword arguments of one model call.
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -17,6 +17,8 @@ from rlvtg.model.positions import prompt_positions
 from rlvtg.recipe import Video
 from rlvtg.video.cache import ClipCache
 from rlvtg.video.decode import Clip
+from rlvtg.video.overlay import numbered
+from rlvtg.video.store import ClipStore
 
 
 @dataclass(frozen=True)
@@ -129,8 +131,8 @@ def prompt_inputs(
     Args:
         messages: conversation with one `{"type": "video"}` part.
         video: that part's pixels.
-        time: `positions` (seconds are M-RoPE positions) or `text` (a stamp before each temporal patch).
-        time_format: format of a stamp, its value in seconds.
+        time: `text` puts a stamp before each temporal patch; otherwise seconds are M-RoPE positions alone.
+        time_format: format of a stamp, of its second or of the patch's `index`.
         events: with `time: text`, events (`start`, `end`, `text`) to narrate behind each temporal patch, with labels.
 
     Raises:
@@ -138,7 +140,7 @@ def prompt_inputs(
     """
     narration = narrated(events, video.starts, video.seconds_per_grid[0]) if events else [""] * len(video.grids)
     if time == "text":
-        stamps = [time_format.format(start) for start in video.starts]
+        stamps = [time_format.format(start, index=index) for index, start in enumerate(video.starts)]
         messages = with_stamps(messages, stamps, narration if events else ())
     text = processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     # a pad is a token of its own, so the text between two pads is tokenised as it would be in the whole
@@ -178,19 +180,30 @@ class Encoder:
         family: the model's family.
         settings: the recipe's `video` section.
         max_bytes: budget of the patches kept in memory, and again of the decoded clips.
+        store: decoded clips on disk, if they are to be kept.
     """
 
     def __init__(
-        self, processor: ProcessorMixin, family: Family, settings: Video, *, max_bytes: int = 2 * 2**30
+        self,
+        processor: ProcessorMixin,
+        family: Family,
+        settings: Video,
+        *,
+        max_bytes: int = 2 * 2**30,
+        store: ClipStore | None = None,
     ) -> None:
         self.processor, self.family, self.settings = processor, family, settings
-        self.clips = ClipCache(settings, max_bytes=max_bytes, factor=family.pixel_unit)
+        self.clips = ClipCache(settings, max_bytes=max_bytes, factor=family.pixel_unit, store=store)
         self._max_bytes, self._bytes = max_bytes, 0
         self._videos: OrderedDict[tuple[Any, ...], VideoInputs] = OrderedDict()
 
     def clip(self, row: Mapping[str, Any]) -> Clip:
         """The sampled frames of a row's video."""
         return self.clips.get(row["video"], row.get("video_start"), row.get("video_end"))
+
+    def stamps(self, row: Mapping[str, Any]) -> list[float]:
+        """Seconds of the first frame of each temporal patch of a row's video: the finest times the model can tell."""
+        return self.clip(row).timestamps[:: self.family.temporal_patch_size].tolist()
 
     def __call__(self, row: Mapping[str, Any]) -> Inputs:
         """The inputs of a row's prompt.
@@ -210,7 +223,11 @@ class Encoder:
     def _video(self, row: Mapping[str, Any]) -> VideoInputs:
         key = (row["video"], row.get("video_start"), row.get("video_end"))
         if key not in self._videos:
-            video = video_inputs(self.clip(row), self.processor, self.family, time=self.settings.time)
+            clip = self.clip(row)
+            if self.settings.time == "overlay":
+                frames = numbered(clip.frames, clip.timestamps.tolist(), self.settings.time_format)
+                clip = replace(clip, frames=frames)
+            video = video_inputs(clip, self.processor, self.family, time=self.settings.time)
             self._videos[key] = video
             self._bytes += video.pixel_values.nbytes
             while self._bytes > self._max_bytes and len(self._videos) > 1:

@@ -10,7 +10,19 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from math import isfinite
 
-from rlvtg.text.grammars import to
+from rlvtg.text.grammars import (
+    et_bench,
+    json_list,
+    lita,
+    percent,
+    ranges,
+    seq2time,
+    tempsamp_r1,
+    timelens,
+    to,
+    vtg_llm,
+    vtimellm,
+)
 from rlvtg.text.span import Span
 
 
@@ -67,10 +79,46 @@ class Grammar:
         return duration / self.parts
 
 
+_RANGES = "10.00-20.00 30.00-41.50"
+_HAPPENS_IN = "The event happens in 3.25 - 11.50 seconds."
+
 _GRAMMARS = {
     entry.name: entry
     for entry in (
         Grammar("to", example="3.25 to 11.50", reader=to.parse, writer=to.write),  # Time-R1, TimeZero, VideoChat-R1
+        Grammar("tempsamp_r1", example="3.25 to 11.50", reader=tempsamp_r1.parse, writer=to.write),
+        # TempSamp-R1's published scores: the first of the spans, which the reader gives all.
+        Grammar("tempsamp_r1_eval", example="3.25 to 11.50", reader=tempsamp_r1.parse_evaluation, writer=to.write),
+        # Times that are relative to the video, and one that is absolute but in tokens of its own.
+        Grammar("percent", example="12.50% to 48.00%", reader=percent.parse, writer=percent.write, parts=100),
+        Grammar("vtimellm", example="from 05 to 42", reader=vtimellm.parse, writer=vtimellm.write, parts=100),
+        Grammar("lita", example="<t5> <t42>", reader=lita.parse, writer=lita.write, parts=99),
+        Grammar(
+            "seq2time",
+            example="<0><4><8><0> - <7><0><0><0>",
+            reader=seq2time.parse,
+            writer=seq2time.write,
+            parts=10_000,
+        ),
+        Grammar(
+            "vtg_llm",
+            example=vtg_llm.write([(3.5, 11.0)], 1),
+            reader=vtg_llm.parse,
+            writer=vtg_llm.write,
+        ),
+        Grammar("invert4tvg_eval", example="3.25 to 11.50", reader=to.parse_anywhere, writer=to.write),
+        Grammar("ranges", _RANGES, ranges.parse, ranges.write, several=True),  # MUSEG
+        Grammar("museg_eval", _RANGES, ranges.parse_numbers, ranges.write, several=True),  # MUSEG src/eval_grounding.py
+        Grammar("et_bench", _RANGES, et_bench.parse, ranges.write, several=True),  # E.T. Bench, run by MUSEG
+        # TimeLens: its sentence read strictly (for training anew), as its rewards and as its evaluation read it.
+        Grammar("happens_in", example=_HAPPENS_IN, reader=timelens.parse, writer=timelens.write, several=True),
+        Grammar("timelens", example=_HAPPENS_IN, reader=timelens.parse_training, writer=timelens.write, several=True),
+        Grammar(
+            "timelens_eval", example=_HAPPENS_IN, reader=timelens.parse_evaluation, writer=timelens.write, several=True
+        ),
+        Grammar(  # TimeLens2
+            "json_list", example="[[3.25, 11.50]]", reader=json_list.parse, writer=json_list.write, several=True
+        ),
     )
 }
 

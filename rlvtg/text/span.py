@@ -1,5 +1,7 @@
 """Interval arithmetic on spans in seconds. Pure functions; every result is a finite number."""
 
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
 from math import isfinite
 
 Span = tuple[float, float]
@@ -20,6 +22,15 @@ def iou(a: Span, b: Span) -> float:
     return overlap / (max(a[1], b[1]) - min(a[0], b[0]))
 
 
+def snapped(span: Span, stamps: Sequence[float]) -> Span:
+    """The span widened to the nearest of the ascending `stamps`: the last one at or before its start, the first one at
+    or after its end; a bound beyond all stamps stays (TimeLens-7B, arXiv 2512.14698).
+    """
+    start, end = span
+    before, after = bisect_right(stamps, start), bisect_left(stamps, end)
+    return (stamps[before - 1] if before else start, stamps[after] if after < len(stamps) else end)
+
+
 def timestamp_iou(predicted: Span, true: Span, duration: float, *, clamp: bool = False) -> float:
     """IoU * (1 - |s - s'| / duration) * (1 - |e - e'| / duration), with `duration` in seconds (arXiv 2503.13377).
 
@@ -36,3 +47,27 @@ def timestamp_iou(predicted: Span, true: Span, duration: float, *, clamp: bool =
     value = overlap * start * end
     # A number of 300 digits in a completion is finite, but its distance divided by a short duration is not.
     return value if isfinite(value) else 0.0
+
+
+def window(span: Span, duration: float, shortest: float = 0.0) -> Span:
+    """The part of a span that lies in a video of `duration` seconds, widened to at least `shortest` seconds.
+
+    It is widened around its middle, as far as the video allows. ValueError for a span that is reversed, zero-length or
+    not finite, and for one that lies outside the video.
+    """
+    start, end = span
+    if not (isfinite(start) and isfinite(end) and start < end and start < duration and end > 0):
+        raise ValueError(f"the span is {start} to {end} s, the video lasts {duration} s; they share no time")
+    start, end = max(0.0, start), min(end, duration)
+    length = min(max(shortest, end - start), duration)
+    if length > end - start:
+        start = min(max(0.0, (start + end - length) / 2), duration - length)
+        end = start + length
+    return start, end
+
+
+def whole_seconds(span: Span) -> Span:
+    """A span with both ends rounded to whole seconds, halves to the even one; one that is not finite as it is."""
+    if not all(map(isfinite, span)):
+        return span
+    return float(round(span[0])), float(round(span[1]))

@@ -17,9 +17,10 @@ from trl import GRPOConfig, GRPOTrainer
 from rlvtg.model.inputs import Encoder, Inputs, batch
 from rlvtg.model.load import prepare
 from rlvtg.recipe import GrpoStage, Recipe
-from rlvtg.reward import Reward
+from rlvtg.reward import NOT_PASSED, Reward
 from rlvtg.rollout.hf import rollout
 from rlvtg.text.grammar import grammar
+from rlvtg.text.span import snapped
 from rlvtg.training.prefix import packed, unpacked
 from rlvtg.training.resume import ResumingTrainer
 from rlvtg.training.setup import generating, lora_config, trainable_model, training_arguments
@@ -31,6 +32,7 @@ class VideoGRPOTrainer(ResumingTrainer, GRPOTrainer):
     Args:
         encoder: turns a row into the inputs of its prompt.
         grammar_name: how spans are read from completions for the log.
+        snap_spans: reward against true spans that are widened to the times of the video's temporal patches.
         share_prefix: run a prompt once for its group in every log-probability pass (`rlvtg.training.prefix`), which
             needs sdpa or eager attention and no dropout; otherwise once for every completion. The numbers are the same.
         model, reward_funcs, args, train_dataset, kwargs: as for `GRPOTrainer`. `args.per_device_train_batch_size` is a
@@ -48,6 +50,7 @@ class VideoGRPOTrainer(ResumingTrainer, GRPOTrainer):
         *,
         encoder: Encoder,
         grammar_name: str,
+        snap_spans: bool = False,
         share_prefix: bool = True,
         **kwargs: Any,
     ) -> None:
@@ -58,6 +61,7 @@ class VideoGRPOTrainer(ResumingTrainer, GRPOTrainer):
             )
         self.encoder = encoder
         self.share_prefix = share_prefix
+        self.snap_spans = snap_spans
         self._grammar = grammar(grammar_name)
         self._rows: Sequence[Mapping[str, Any]] = []  # rows of the generation batch that is being made
         self._prompts: list[Inputs] = []  # inputs of the rows in the pass that is running
@@ -95,6 +99,8 @@ class VideoGRPOTrainer(ResumingTrainer, GRPOTrainer):
         }
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        if self.snap_spans:
+            inputs = [{**row, "spans": self._snapped(row)} for row in inputs]
         self._rows = inputs
         output = super()._generate_and_score_completions(inputs)
         # a list with one entry per row goes through TRL's shuffling and splitting unharmed; flat pixels would not
@@ -105,13 +111,18 @@ class VideoGRPOTrainer(ResumingTrainer, GRPOTrainer):
             logged[index] = [{**message, "content": _readable(message["content"])} for message in messages]
         return output
 
+    def _snapped(self, row: Mapping[str, Any]) -> list[list[float]]:
+        stamps = self.encoder.stamps(row)
+        return [list(snapped((start, end), stamps)) for start, end in row["spans"]]
+
     def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any) -> torch.Tensor:
         spans = [
             self._grammar.parse(completion[0]["content"], row["duration"])
             for completion, row in zip(completions, inputs, strict=True)
         ]
-        self._log_completion_extra("id", [row["id"] for row in inputs])
-        self._log_completion_extra("spans", [row["spans"] for row in inputs])
+        # all that a reward may ask for, so that any reward can be tried on the log (`rlvtg reward`)
+        for column in inputs[0].keys() - set(NOT_PASSED):
+            self._log_completion_extra(column, [row[column] for row in inputs])
         self._log_completion_extra("predicted", [[list(span) for span in found] for found in spans])
         self._log_metric("completions/unparsed", sum(not found for found in spans) / len(spans))
         return super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
@@ -244,6 +255,7 @@ def grpo_trainer(
         Dataset.from_list([dict(row) for row in rows]),
         encoder=encoder,
         grammar_name=recipe.grammar,
+        snap_spans=stage.snap_spans,
         share_prefix=stage.share_prefix,
         peft_config=lora_config(stage, model),
     )

@@ -1,37 +1,43 @@
-"""Clips in memory: a video is decoded once, however many completions, passes and epochs look at it."""
+"""Clips at hand: a video is decoded once, however many completions, passes, epochs and runs look at it."""
 
 import os
+import warnings
 from collections import OrderedDict
 
 from rlvtg.recipe import Video
 from rlvtg.video.decode import Clip
 from rlvtg.video.index import VideoError
+from rlvtg.video.store import ClipStore
 from rlvtg.video.worker import DecodeWorker
 
 _SETTINGS = ("fps", "min_frames", "max_frames", "min_pixels", "max_pixels", "total_pixels", "sampling", "backend")
 
 
 class ClipCache:
-    """At most `max_bytes` of sampled clips under one set of video settings; the least recently used go first.
+    """At most `max_bytes` of sampled clips in memory under one set of video settings, the least recently used go first.
 
-    `decodes` counts the videos that were decoded, `hits` the requests answered from memory. Clips are shared: do not
-    write into them.
+    Behind the memory stands a `store` on disk, if one is given. `decodes` counts the videos that were decoded, `hits`
+    the requests answered from memory and `reads` those answered from disk. Clips are shared: do not write into them.
     """
 
-    def __init__(self, settings: Video, max_bytes: int, *, factor: int = 28) -> None:
+    def __init__(self, settings: Video, max_bytes: int, *, factor: int = 28, store: ClipStore | None = None) -> None:
         self.settings = settings
         self.max_bytes = max_bytes
         self.factor = factor
+        self.store = store
         self.decodes = 0
+        self.reads = 0
         self.hits = 0
         self.bytes = 0
         self._worker = DecodeWorker(settings.decode_timeout)
         self._clips: OrderedDict[tuple[object, ...], Clip] = OrderedDict()
 
     def get(self, path: str | os.PathLike[str], start: float | None = None, end: float | None = None) -> Clip:
-        """The clip of `read_clip(path, settings, start=start, end=end)`, from memory if file and settings are the same.
+        """The clip of `read_clip(path, settings, start=start, end=end)`, kept from an earlier time if file and settings
+        are the same.
 
-        Raises VideoError as `read_clip` does, and when decoding hangs or crashes; a failure is not remembered.
+        Raises VideoError as `read_clip` does, and when decoding hangs or crashes; a failure is not remembered. A store
+        that cannot be written is warned of and used no more.
         """
         try:
             status = os.stat(path)
@@ -43,8 +49,7 @@ class ClipCache:
             self.hits += 1
             self._clips.move_to_end(key)
             return self._clips[key]
-        self.decodes += 1
-        clip = self._worker.clip(path, self.settings, start=start, end=end, factor=self.factor)
+        clip = self._stored(path, start, end)
         if clip.frames.nbytes <= self.max_bytes:
             self._clips[key] = clip
             self.bytes += clip.frames.nbytes
@@ -52,3 +57,28 @@ class ClipCache:
                 _, dropped = self._clips.popitem(last=False)
                 self.bytes -= dropped.frames.nbytes
         return clip
+
+    def _stored(self, path: str | os.PathLike[str], start: float | None, end: float | None) -> Clip:
+        """The clip from the store, or decoded and put there."""
+        if self.store is None:
+            return self._decode(path, start, end)
+        values = {name: getattr(self.settings, name) for name in _SETTINGS}
+        try:
+            name = self.store.name(path, start, end, factor=self.factor, **values)
+        except OSError as error:
+            raise VideoError(path, f"cannot be read ({error.strerror or error})") from error
+        clip = self.store.read(name)
+        if clip is not None:
+            self.reads += 1
+            return clip
+        clip = self._decode(path, start, end)
+        try:
+            self.store.write(name, clip)
+        except OSError as error:  # a full disk is no reason to stop a run
+            warnings.warn(f"{self.store.folder}: {error}; no more clips are kept on disk", stacklevel=2)
+            self.store = None
+        return clip
+
+    def _decode(self, path: str | os.PathLike[str], start: float | None, end: float | None) -> Clip:
+        self.decodes += 1
+        return self._worker.clip(path, self.settings, start=start, end=end, factor=self.factor)

@@ -1,0 +1,421 @@
+"""Is time right on this machine, with this model? One video goes through every path that a run takes, and what reaches
+the language model on each is held against the times in the file.
+
+The positions that a path must use are worked out here from the frames' presentation times, token by token, and from
+nothing that the paths use; the log-probabilities that it must give come from one plain, unpadded call of the model with
+those positions. So a library that drops or changes time anywhere on the way is caught, whichever version it is.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from rlvtg.evaluation.predict import greedy, predict
+from rlvtg.model.family import Family
+from rlvtg.model.inputs import Encoder, Inputs, batch
+from rlvtg.recipe import RecipeError
+from rlvtg.rollout.hf import rollout
+from rlvtg.training.prefix import packed, unpacked
+from rlvtg.training.sft import collator, target
+from rlvtg.video.decode import Clip
+
+Row = Mapping[str, Any]
+
+TOLERANCE = 1e-4
+"""Of log-probabilities in float32."""
+COARSE_TOLERANCE = 0.3
+"""Of log-probabilities in bfloat16 or float16, whose rounding depends on how rows are batched and padded."""
+
+_NEW_TOKENS = 8
+
+
+class ParityError(RecipeError):
+    """This recipe's model, on this machine, does not see the time that a video has."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """What one path did with one video.
+
+    Attributes:
+        path: processor, policy, shared prefix, rollout, sft or evaluation.
+        fps: frames per second that were asked for.
+        seconds_per_grid: seconds from one temporal patch to the next, by the frames' presentation times.
+        last_frame: time position of the last temporal patch, relative to the first.
+        text: time position of the first token behind the video, relative to the first patch.
+        difference: largest difference of a log-probability; None where the path gives none.
+        fault: what is wrong, or None.
+    """
+
+    path: str
+    fps: float
+    seconds_per_grid: float
+    last_frame: int
+    text: int
+    difference: float | None
+    fault: str | None
+
+
+def check_parity(
+    model: PreTrainedModel, encoder: Encoder, row: Row, rates: Sequence[float] = (), *, tolerance: float | None = None
+) -> list[Line]:
+    """One line per path and frame rate; every path is tried, whatever the others did.
+
+    Args:
+        model: a model from `load_model`, or a PEFT wrapper of one.
+        encoder: a run's encoder; its own frame rate is tried first.
+        row: a row of a run, with `prompt`, `video`, `id`, `query`, `duration` and `spans`.
+        rates: further frame rates.
+        tolerance: of log-probabilities; default by the model's dtype.
+    """
+    if tolerance is None:
+        exact = model.dtype == torch.float32 and not torch.is_autocast_enabled(model.device.type)
+        tolerance = TOLERANCE if exact else COARSE_TOLERANCE
+    lines = []
+    was_training = model.training
+    model.eval()
+    try:
+        for fps in dict.fromkeys([encoder.settings.fps, *rates]):
+            lines += _at_one_rate(model, _at(encoder, fps), row, tolerance)
+    finally:
+        model.train(was_training)
+    return lines
+
+
+def require_parity(model: PreTrainedModel, encoder: Encoder, row: Row) -> None:
+    """The short form, before the first step of a stage: the run's own frame rate.
+
+    Raises:
+        ParityError: what is wrong, and on which path.
+    """
+    faults = [f"{line.path}: {line.fault}" for line in check_parity(model, encoder, row) if line.fault]
+    if faults:
+        raise ParityError(
+            f"time is wrong for {row['video']}, so nothing is trained: {'; '.join(faults)}; "
+            "rlvtg doctor recipe=... shows every path"
+        )
+
+
+def expected_positions(
+    ids: Sequence[int], grids: Sequence[Sequence[int]], clip: Clip, family: Family, *, text_time: bool
+) -> tuple[torch.Tensor, int]:
+    """The positions (3, P) of a prompt and of its first completion token, by the rule of Qwen2.5-VL.
+
+    Args:
+        ids: P token ids.
+        grids: (t, h, w) of each video, in patches.
+        clip: the frames' presentation times.
+        family: pads and clock.
+        text_time: whether each temporal patch is a video of its own behind its stamp; the clip's seconds are then in
+            the text alone.
+    """
+    times = clip.timestamps
+    second_per_patch = family.temporal_patch_size * (times[-1] - times[0]) / (len(times) - 1)
+    places: list[tuple[int, int, int]] = []
+    here, token, video = 0, 0, 0
+    while token < len(ids):
+        if ids[token] != family.video_token_id:
+            places.append((here, here, here))
+            here, token = here + 1, token + 1
+            continue
+        steps, rows, columns = grids[video][0], *(side // family.merge_size for side in grids[video][1:])
+        for step in range(steps):
+            moment = 0 if text_time else math.floor(step * second_per_patch * family.tokens_per_second + 1e-9)
+            places += [(here + moment, here + r, here + c) for r in range(rows) for c in range(columns)]
+        here = max(max(place) for place in places[token:]) + 1
+        token, video = len(places), video + 1
+    return torch.tensor(places).T, here
+
+
+def _at(encoder: Encoder, fps: float) -> Encoder:
+    if fps == encoder.settings.fps:
+        return encoder
+    return Encoder(encoder.processor, encoder.family, replace(encoder.settings, fps=fps), store=encoder.clips.store)
+
+
+@dataclass
+class _Truth:
+    """What every path is held against."""
+
+    row: Row
+    prompt: Inputs
+    positions: torch.Tensor  # (3, P)
+    next_position: int
+    target: torch.Tensor  # (C,) a completion, the same for all
+    log_probs: torch.Tensor  # (C,)
+
+
+def _at_one_rate(model: PreTrainedModel, encoder: Encoder, row: Row, tolerance: float) -> list[Line]:
+    settings, clip = encoder.settings, encoder.clip(row)
+    with torch.no_grad():
+        truths = [_truth(model, encoder, some) for some in (row, _longer(row))]
+        faults: list[tuple[str, float | None, str | None]] = []
+        for name, path in _PATHS.items():
+            if name == "processor" and settings.time == "text":
+                continue  # its stamps are ours; a processor alone knows nothing of them
+            difference, fault = path(model, encoder, truths)
+            if fault is None and difference is not None and not difference <= tolerance:
+                fault = f"log-probabilities differ by {difference:.2g}, tolerance {tolerance:g}"
+            faults.append((name, difference, fault))
+    truth = truths[0]
+    is_video = truth.prompt.input_ids == encoder.family.video_token_id
+    moments = truth.positions[0][is_video]
+    behind = int(is_video.nonzero()[-1]) + 1
+    text = truth.positions[0, behind] if behind < len(is_video) else torch.tensor(truth.next_position)
+    seconds = (clip.timestamps[-1] - clip.timestamps[0]) / (len(clip.timestamps) - 1)
+    return [
+        Line(
+            path=name,
+            fps=settings.fps,
+            seconds_per_grid=float(seconds) * encoder.family.temporal_patch_size,
+            last_frame=int(moments.max() - moments.min()),
+            text=int(text - moments.min()),
+            difference=difference,
+            fault=fault,
+        )
+        for name, difference, fault in faults
+    ]
+
+
+def _longer(row: Row) -> Row:
+    """The same video with a longer question, so that prompts of two lengths are padded together."""
+    messages = [dict(message) for message in row["prompt"]]
+    content = messages[-1]["content"]
+    messages[-1]["content"] = [*content, {"type": "text", "text": " Answer for this video alone."}]
+    return {**row, "prompt": messages, "id": f"{row['id']} (longer)"}
+
+
+def _truth(model: PreTrainedModel, encoder: Encoder, row: Row) -> _Truth:
+    prompt = encoder(row)
+    start, end = row["spans"][0] if row.get("spans") else (0.0, 1.0)
+    answer = [{"role": "assistant", "content": [{"type": "text", "text": f"{start:.1f} to {end:.1f}"}]}]
+    ids = target(answer, encoder.processor)
+    positions, after = expected_positions(
+        prompt.input_ids.tolist(),
+        prompt.video.grids.tolist(),
+        encoder.clip(row),
+        encoder.family,
+        text_time=encoder.settings.time == "text",
+    )
+    places = torch.cat([positions, (after + torch.arange(len(ids))).expand(3, -1)], dim=1)
+    device = model.device
+    logits = model(
+        input_ids=torch.cat([prompt.input_ids, ids])[None].to(device),
+        position_ids=places[:, None].to(device),
+        pixel_values_videos=prompt.video.pixel_values.to(device),
+        video_grid_thw=prompt.video.grids.to(device),
+    ).logits
+    log_probs = _log_probs(logits[:, -len(ids) - 1 : -1], ids[None].to(device))[0]
+    return _Truth(row, prompt, positions, after, ids, log_probs)
+
+
+def _log_probs(logits: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+    """Log-probabilities (B, C) of ids (B, C) under logits (B, C, vocabulary), in float32."""
+    return logits.float().log_softmax(-1).gather(2, ids[..., None])[..., 0].cpu()
+
+
+@contextmanager
+def _seen(model: PreTrainedModel) -> Iterator[list[torch.Tensor]]:
+    """The positions (3, B, L) that reach the language model in each of its calls."""
+    [language_model] = [part for name, part in model.named_modules() if name.endswith("language_model")]
+    calls: list[torch.Tensor] = []
+
+    def note(module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        places = kwargs.get("position_ids")
+        # a fourth row in front counts tokens, for masks
+        calls.append(torch.empty(3, 0, 0) if places is None else places[-3:].detach().cpu())
+
+    handle = language_model.register_forward_pre_hook(note, with_kwargs=True)
+    try:
+        yield calls
+    finally:
+        handle.remove()
+
+
+def _position_fault(seen: torch.Tensor, prompt: torch.Tensor, after: torch.Tensor) -> str | None:
+    """What is wrong with the positions (3, L) of a prompt and the tokens that follow it."""
+    wanted = torch.cat([prompt, after], dim=1)
+    if seen.shape != wanted.shape:
+        return f"{tuple(seen.shape)} positions reached the model, want {tuple(wanted.shape)}"
+    wrong = (seen != wanted).any(dim=0).nonzero().flatten().tolist()
+    if not wrong:
+        return None
+    place = wrong[0]
+    return (
+        f"{len(wrong)} of {wanted.shape[1]} positions are wrong; token {place} has {seen[:, place].tolist()}, "
+        f"want {wanted[:, place].tolist()}"
+    )
+
+
+def _follow(truth: _Truth, count: int) -> torch.Tensor:
+    return (truth.next_position + torch.arange(count)).expand(3, -1)
+
+
+def _teacher_forced(
+    model: PreTrainedModel, call: dict[str, Any], truths: Sequence[_Truth]
+) -> tuple[float | None, str | None]:
+    """One padded call over [prompt, target] rows."""
+    with _seen(model) as calls:
+        logits = model(**{key: value for key, value in call.items() if key != "labels"}).logits
+    if len(calls) != 1:
+        return None, f"the language model was called {len(calls)} times, want once"
+    difference = 0.0
+    for index, truth in enumerate(truths):
+        ids = truth.target[None].to(logits.device)
+        width = call["input_ids"].shape[1] - max(len(some.target) for some in truths)
+        mine = slice(width - len(truth.prompt.input_ids), width + len(truth.target))
+        seen = calls[0][:, min(index, calls[0].shape[1] - 1), mine]
+        fault = _position_fault(seen, truth.positions, _follow(truth, len(truth.target)))
+        if fault:
+            return None, fault
+        found = _log_probs(logits[index : index + 1, width - 1 : width - 1 + len(truth.target)], ids)[0]
+        difference = max(difference, float((found - truth.log_probs).abs().max()))
+    return difference, None
+
+
+def _processor(model: PreTrainedModel, encoder: Encoder, truths: Sequence[_Truth]) -> tuple[float | None, str | None]:
+    """The model's processor, given frames and their metadata, makes the ids and the clock that a run uses."""
+    for truth in truths:
+        clip, prompt = encoder.clip(truth.row), truth.prompt
+        text = encoder.processor.apply_chat_template(truth.row["prompt"], tokenize=False, add_generation_prompt=True)
+        metadata = {
+            "total_num_frames": len(clip.frames),
+            "fps": clip.fps,
+            "duration": len(clip.frames) / clip.fps,
+            "frames_indices": list(range(len(clip.frames))),
+        }
+        made = encoder.processor(
+            text=[text],
+            videos=[torch.from_numpy(clip.frames).permute(0, 3, 1, 2)],
+            video_metadata=[metadata],
+            do_resize=False,
+            do_sample_frames=False,
+            return_tensors="pt",
+        )
+        if made["input_ids"][0].tolist() != prompt.input_ids.tolist():
+            return None, f"{made['input_ids'].shape[1]} ids, want the run's {len(prompt.input_ids)}"
+        found, wanted = float(made["second_per_grid_ts"][0]), prompt.video.seconds_per_grid[0]
+        if abs(found - wanted) > 1e-6 * wanted:
+            return None, f"{found:g} seconds per grid, want {wanted:g}"
+    return None, None
+
+
+def _policy(model: PreTrainedModel, encoder: Encoder, truths: Sequence[_Truth]) -> tuple[float | None, str | None]:
+    """The plain update: padded rows, each with its completion."""
+    call = _call(model, encoder, truths, batch)
+    return _teacher_forced(model, call, truths)
+
+
+def _call(
+    model: PreTrainedModel, encoder: Encoder, truths: Sequence[_Truth], made: Callable[..., dict[str, Any]]
+) -> dict[str, Any]:
+    length = max(len(truth.target) for truth in truths)
+    pad = encoder.processor.tokenizer.pad_token_id
+    ids = torch.full((len(truths), length), pad)
+    mask = torch.zeros_like(ids)
+    for index, truth in enumerate(truths):
+        ids[index, : len(truth.target)] = truth.target
+        mask[index, : len(truth.target)] = 1
+    return made([truth.prompt for truth in truths], ids.to(model.device), mask.to(model.device), pad_token_id=pad)
+
+
+def _shared_prefix(
+    model: PreTrainedModel, encoder: Encoder, truths: Sequence[_Truth]
+) -> tuple[float | None, str | None]:
+    """The update in which a prompt is run once for its group: two completions behind each prompt."""
+    if model.config._attn_implementation not in ("sdpa", "eager"):
+        return None, None  # such a recipe runs the plain update
+    twice = [truth for truth in truths for _ in range(2)]
+    call = _call(model, encoder, twice, packed)
+    labels = call.pop("shift_labels")
+    with _seen(model) as calls:
+        logits = model(**call).logits
+    found = unpacked(_log_probs(logits, labels.clamp_min(0)), torch.stack([truth.target for truth in twice]))
+    if len(calls) != 1 or found is None:
+        return None, f"the language model was called {len(calls)} times, want once"
+    difference = 0.0
+    for index, truth in enumerate(truths):
+        count, length = len(truth.prompt.input_ids) - 1, len(truth.target)
+        branch = torch.cat([truth.positions[:, -1:], _follow(truth, length - 1)], dim=1)
+        seen = calls[0][:, index, -2 * length - count :]
+        fault = _position_fault(seen, truth.positions[:, :-1], torch.cat([branch, branch], dim=1))
+        if fault:
+            return None, fault
+        for row in (2 * index, 2 * index + 1):
+            difference = max(difference, float((found[row] - truth.log_probs).abs().max()))
+    return difference, None
+
+
+def _sft(model: PreTrainedModel, encoder: Encoder, truths: Sequence[_Truth]) -> tuple[float | None, str | None]:
+    """Supervised training's collator."""
+    rows = []
+    for truth in truths:
+        text = encoder.processor.tokenizer.decode(truth.target[:-1])
+        answer = [{"role": "assistant", "content": [{"type": "text", "text": text}]}]
+        rows.append({**truth.row, "completion": answer})
+    call = {
+        key: value.to(model.device) if isinstance(value, torch.Tensor) else value
+        for key, value in collator(encoder)(rows).items()
+    }
+    return _teacher_forced(model, call, truths)
+
+
+def _rollout(model: PreTrainedModel, encoder: Encoder, truths: Sequence[_Truth]) -> tuple[float | None, str | None]:
+    """Greedy generation: the positions of prefill and steps, and that each token is the likeliest one."""
+    config = greedy(encoder, _NEW_TOKENS)
+    with _seen(model) as calls:
+        completions = rollout(model, [truth.prompt for truth in truths], config)
+    seen = torch.cat(calls, dim=2)
+    width = max(len(truth.prompt.input_ids) for truth in truths)
+    difference = 0.0
+    for index, (truth, ids) in enumerate(zip(truths, completions, strict=True)):
+        start = width - len(truth.prompt.input_ids)
+        found = seen[:, index, start : width + len(ids) - 1]
+        fault = _position_fault(found, truth.positions, _follow(truth, len(ids) - 1))
+        if fault:
+            return None, fault
+        difference = max(difference, _below_best(model, truth, ids))
+    return difference, None
+
+
+def _below_best(model: PreTrainedModel, truth: _Truth, ids: Sequence[int]) -> float:
+    """By how much a token's log-probability falls short of the likeliest token's, at most."""
+    tokens = torch.tensor(ids)
+    places = torch.cat([truth.positions, _follow(truth, len(ids))], dim=1)
+    logits = model(
+        input_ids=torch.cat([truth.prompt.input_ids, tokens])[None].to(model.device),
+        position_ids=places[:, None].to(model.device),
+        pixel_values_videos=truth.prompt.video.pixel_values.to(model.device),
+        video_grid_thw=truth.prompt.video.grids.to(model.device),
+    ).logits[:, -len(ids) - 1 : -1]
+    best = logits.float().log_softmax(-1).amax(-1).cpu()
+    return float((best - _log_probs(logits, tokens[None].to(logits.device))).max())
+
+
+def _evaluation(model: PreTrainedModel, encoder: Encoder, truths: Sequence[_Truth]) -> tuple[float | None, str | None]:
+    """Evaluation writes what rollout samples greedily."""
+    completions = rollout(model, [truth.prompt for truth in truths], greedy(encoder, _NEW_TOKENS))
+    wanted = encoder.processor.batch_decode(completions, skip_special_tokens=True)
+    rows = [truth.row for truth in truths]
+    made = predict(
+        model, encoder, rows, grammar_name="to", batch_size=len(rows), max_new_tokens=_NEW_TOKENS, quiet=True
+    )
+    for prediction, text in zip(made, wanted, strict=True):
+        if prediction["completion"] != text:
+            return None, f"wrote {prediction['completion']!r} where the rollout wrote {text!r}"
+    return None, None
+
+
+_PATHS: dict[str, Callable[..., tuple[float | None, str | None]]] = {
+    "processor": _processor,
+    "policy": _policy,
+    "shared prefix": _shared_prefix,
+    "sft": _sft,
+    "rollout": _rollout,
+    "evaluation": _evaluation,
+}

@@ -1,0 +1,119 @@
+"""Clips on disk: a video is decoded and resized once for all runs that sample it alike.
+
+A clip is one file, named by what it was made from: the bytes of the video, the window, the settings. So a video that
+changed has another name, and one that moved keeps its own. Files appear by renaming, which a reader sees whole or not
+at all, whichever process is killed when; no process locks another out.
+"""
+
+import hashlib
+import json
+import os
+import time
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from rlvtg.video.decode import Clip
+
+# Raised whenever the frames that the same settings give change.
+FORMAT = 1
+# Seconds after which a half-written file is what a killed process left behind.
+ABANDONED = 3600.0
+_CHUNK = 1 << 20
+
+
+def default_folder() -> Path:
+    """Where clips are kept unless a recipe says otherwise: rlvtg/clips in the user's cache folder."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "rlvtg" / "clips"
+
+
+class ClipStore:
+    """At most `max_bytes` of clips below `folder`; the least recently used go first.
+
+    Several processes may share a folder. Each looks at the whole folder when it has written a clip, so together they
+    may overshoot the budget by the clips that are being written at one moment.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], max_bytes: int) -> None:
+        self.folder = Path(folder).expanduser()
+        self.max_bytes = max_bytes
+        self._contents: dict[tuple[str, int, int], str] = {}
+
+    def name(self, path: str | os.PathLike[str], start: float | None, end: float | None, **settings: object) -> str:
+        """The name of a clip: a digest of the video's bytes, its window in seconds and the settings.
+
+        Raises OSError if the video cannot be read.
+        """
+        asked = {"format": FORMAT, "video": self._content(path), "start": start, "end": end, **settings}
+        return hashlib.blake2b(json.dumps(asked, sort_keys=True).encode(), digest_size=20).hexdigest()
+
+    def read(self, name: str) -> Clip | None:
+        """The clip called `name`, or None if it is not there whole."""
+        path = self._path(name)
+        try:
+            with np.load(path) as entry:
+                clip = Clip(entry["frames"], entry["timestamps"], float(entry["duration"]))
+            os.utime(path)  # used just now
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            return None
+        return clip
+
+    def write(self, name: str, clip: Clip) -> None:
+        """Keep `clip` as `name`, unless it is larger than the whole budget, and forget what exceeds the budget.
+
+        Raises OSError if the folder cannot be written.
+        """
+        if clip.frames.nbytes > self.max_bytes:
+            return
+        path = self._path(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(f"{name}.{os.getpid()}.part")
+        try:
+            with open(part, "wb") as file:
+                np.savez(file, frames=clip.frames, timestamps=clip.timestamps, duration=np.float64(clip.duration))
+            os.replace(part, path)
+        finally:
+            part.unlink(missing_ok=True)
+        self._forget()
+
+    def bytes(self) -> int:
+        """What the clips take on disk."""
+        return sum(size for _, size, _ in self._files())
+
+    def _path(self, name: str) -> Path:
+        return self.folder / name[:2] / f"{name}.npz"
+
+    def _content(self, path: str | os.PathLike[str]) -> str:
+        """Digest of the file's bytes, read once for every state that the file is in."""
+        status = os.stat(path)
+        key = (os.path.abspath(path), status.st_size, status.st_mtime_ns)
+        if key not in self._contents:
+            digest = hashlib.blake2b(digest_size=20)
+            with open(path, "rb") as file:
+                while chunk := file.read(_CHUNK):
+                    digest.update(chunk)
+            self._contents[key] = digest.hexdigest()
+        return self._contents[key]
+
+    def _files(self) -> list[tuple[float, int, str]]:
+        """(time of last use, bytes, path) of every file below the folder."""
+        found = []
+        for folder, _, names in os.walk(self.folder):
+            for name in names:
+                path = os.path.join(folder, name)
+                try:
+                    status = os.stat(path)
+                except FileNotFoundError:
+                    continue  # another process was first
+                found.append((status.st_mtime, status.st_size, path))
+        return found
+
+    def _forget(self) -> None:
+        files = sorted(self._files())
+        total = sum(size for _, size, _ in files)
+        for used, size, path in files:
+            abandoned = path.endswith(".part") and used < time.time() - ABANDONED
+            if abandoned or (total > self.max_bytes and path.endswith(".npz")):
+                Path(path).unlink(missing_ok=True)
+                total -= size

@@ -1,0 +1,145 @@
+"""The doctor passes what is right, and finds time that is broken on purpose."""
+
+import pytest
+import torch
+
+from rlvtg import doctor
+from rlvtg.doctor import ParityError, check_parity, expected_positions, require_parity
+from rlvtg.model import inputs as model_inputs
+from rlvtg.model.family import family
+from rlvtg.model.inputs import Encoder
+from rlvtg.rollout import hf
+from tests.tiny_qwen import model_and_processor, row, video_settings, write_video
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    return model_and_processor()
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory):
+    return write_video(tmp_path_factory.mktemp("videos") / "a.mp4", seconds=8)
+
+
+def encoder(tiny, fps=2.0, **settings):
+    model, processor = tiny
+    return Encoder(processor, family(model.config), video_settings(fps, **settings))
+
+
+def faults(lines):
+    return {(line.path, line.fps): line.fault for line in lines if line.fault}
+
+
+PATHS = ["policy", "shared prefix", "sft", "rollout", "evaluation"]
+
+
+def test_all_paths_agree_at_every_frame_rate(tiny, video):
+    model, _ = tiny
+    lines = check_parity(model, encoder(tiny, 2.0), row(video), [1.0, 4.0, 1.6])
+    assert faults(lines) == {}
+    assert [line.path for line in lines] == ["processor", *PATHS] * 4
+    assert all(line.difference < 1e-4 for line in lines if line.difference is not None)
+    assert sum(line.difference is not None for line in lines) == 4 * 4
+    by_rate = {line.fps: line for line in lines}
+    assert [round(by_rate[fps].seconds_per_grid, 3) for fps in (1.0, 2.0, 4.0)] == [2.0, 1.0, 0.5]
+    assert [by_rate[fps].last_frame for fps in (1.0, 2.0, 4.0)] == [12, 14, 15]  # seconds 6, 7, 7.5 at 2 per second
+    assert all(line.text == line.last_frame + 1 for line in lines)
+
+
+@pytest.mark.parametrize("time", ["text", "overlay"])
+def test_all_paths_agree_where_stamps_tell_the_time(tiny, video, time):
+    model, _ = tiny
+    lines = check_parity(model, encoder(tiny, 1.6, time=time), row(video))
+    assert faults(lines) == {}
+    assert [line.path for line in lines] == (PATHS if time == "text" else ["processor", *PATHS])
+
+
+def test_dropped_metadata_is_found_on_every_path_that_uses_it(tiny, video, monkeypatch):
+    model, _ = tiny
+    monkeypatch.setattr(model_inputs, "seconds_per_grid", lambda clip, family: 1.0)
+    lines = check_parity(model, encoder(tiny, 2.0), row(video), [1.0])
+    found = faults(lines)
+    assert {path for path, fps in found} == {"processor", "policy", "shared prefix", "sft", "rollout"}
+    assert {fps for _, fps in found} == {1.0}  # the default of one second per grid is right at 2 fps, by luck
+    assert "positions are wrong" in found["policy", 1.0]
+    with pytest.raises(ParityError, match="time is wrong for .*a.mp4.*policy: .*positions are wrong"):
+        require_parity(model, encoder(tiny, 1.0), row(video))
+    require_parity(model, encoder(tiny, 2.0), row(video))
+
+
+def test_the_positions_of_transformers_are_found(tiny, video, monkeypatch):
+    model, _ = tiny
+
+    def stock(ids, grids, seconds, kind):
+        """What transformers 5.19 makes of the same prompt: text behind a video starts too early."""
+        types = (ids == kind.video_token_id).long() * 2
+        places, _ = model.model.get_rope_index(
+            ids[None], mm_token_type_ids=types[None], video_grid_thw=grids, second_per_grid_ts=torch.tensor(seconds)
+        )
+        return places[:, 0], int(places.max()) + 1
+
+    monkeypatch.setattr(model_inputs, "prompt_positions", stock)
+    found = faults(check_parity(model, encoder(tiny, 2.0), row(video)))
+    assert {path for path, _ in found} == {"policy", "shared prefix", "sft", "rollout"}
+
+
+def test_a_rollout_that_leaves_positions_to_the_model_is_found_alone(tiny, video, monkeypatch):
+    model, _ = tiny
+    made = hf.batch
+
+    def without_positions(*args, **kwargs):
+        call = made(*args, **kwargs)
+        width = call["input_ids"].shape[1]
+        return call | {"position_ids": torch.arange(width).expand(3, len(call["input_ids"]), -1)}
+
+    monkeypatch.setattr(hf, "batch", without_positions)
+    found = faults(check_parity(model, encoder(tiny, 2.0), row(video)))
+    assert {path for path, _ in found} == {"rollout"}
+
+
+def test_other_pixels_on_one_path_are_found_by_their_log_probabilities(tiny, video, monkeypatch):
+    model, _ = tiny
+    made = doctor.batch
+
+    def darker(*args, **kwargs):
+        call = made(*args, **kwargs)
+        return call | {"pixel_values_videos": call["pixel_values_videos"] * 0.9}
+
+    monkeypatch.setattr(doctor, "batch", darker)
+    [(place, fault)] = faults(check_parity(model, encoder(tiny, 2.0), row(video))).items()
+    assert place == ("policy", 2.0) and "log-probabilities differ by" in fault
+
+
+def test_expected_positions_are_qwens_for_half_a_second_per_grid(tiny, video):
+    model, _ = tiny
+    kind, encode = family(model.config), encoder(tiny, 4.0)
+    clip = encode.clip(row(video))
+    one = kind.video_token_id
+    places, after = expected_positions([5, one, one, one, one, 100], [(4, 2, 2)], clip, kind, text_time=False)
+    assert places[0].tolist() == [0, 1, 2, 3, 4, 5]
+    assert places[1].tolist() == [0, 1, 1, 1, 1, 5] and after == 6
+    slow = encoder(tiny, 0.5).clip(row(video))
+    places, _ = expected_positions([5, one, one, 100], [(2, 2, 2)], slow, kind, text_time=False)
+    assert places[0].tolist() == [0, 1, 9, 10]  # 4 seconds per grid, 2 positions per second
+
+
+def test_the_model_is_left_in_its_mode(tiny, video):
+    model, _ = tiny
+    model.train()
+    check_parity(model, encoder(tiny, 2.0), row(video))
+    assert model.training
+    model.eval()
+
+
+def test_a_run_refuses_to_train_where_time_is_broken(tmp_path, monkeypatch, capsys):
+    from rlvtg.train import main
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(model_inputs, "prompt_positions", lambda ids, *_: (torch.arange(len(ids)).expand(3, -1), 10**4))
+    small = ["tiny.sft=2", "tiny.rl=16", "tiny.validation=1", "tiny.test=1", "evaluation.before=false"]
+    assert main(["recipe=tiny", *small, "stages.cold_start.per_device_train_batch_size=2"]) == 2
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert said.startswith("error: time is wrong for ") and "nothing is trained: policy: " in said
+    assert not list(tmp_path.rglob("checkpoint-*"))
