@@ -168,6 +168,7 @@ class Evaluation:
     thresholds: list[float] = field(default_factory=lambda: [0.3, 0.5, 0.7])  # of IoU, for R1@m
     before: bool = True
     pictures: int = 6  # videos drawn in the report
+    zoom: int = 0  # passes, each after the first over the part that the one before it found; 0 or 1 = one pass
 
 
 @dataclass
@@ -529,7 +530,7 @@ def _narrow(kind: Any, value: Any) -> Any:
 # Numbers by the name of their field: the fields, what they may be, and whether a number is that.
 _RANGES: tuple[tuple[str, str, Callable[[float], bool]], ...] = (
     ("fps learning_rate temperature epsilon epsilon_high num_train_epochs decode_timeout", "above 0", lambda x: x > 0),
-    ("beta warmup_steps weight_decay max_grad_norm top_k pictures seed", "0 or more", lambda x: x >= 0),
+    ("beta warmup_steps weight_decay max_grad_norm top_k pictures zoom seed", "0 or more", lambda x: x >= 0),
     ("cache_gb duration_slack", "0 or more", lambda x: x >= 0),
     ("limit min_frames max_frames min_pixels max_pixels total_pixels", "1 or more", lambda x: x >= 1),
     ("r lora_alpha sft rl validation test batch_size max_new_tokens", "1 or more", lambda x: x >= 1),

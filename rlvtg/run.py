@@ -23,7 +23,6 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from rlvtg.doctor import require_parity
 from rlvtg.evaluation.metrics import Prediction, best_constant, constant_predictions, query_iou, score
-from rlvtg.evaluation.predict import predict
 from rlvtg.evaluation.report import (
     filmstrip,
     learning_curves,
@@ -32,6 +31,7 @@ from rlvtg.evaluation.report import (
     write_metrics,
     write_predictions,
 )
+from rlvtg.evaluation.zoom import predict_zoomed
 from rlvtg.export import ADAPTER, MERGED, export
 from rlvtg.model import tiny as tiny_model
 from rlvtg.model.family import family
@@ -157,10 +157,13 @@ def evaluate(
     """Greedy predictions on the test rows, dealt out over the processes, and their metrics, written to `place`."""
     settings = recipe.evaluation
     mine = list(range(len(test_rows)))[state.process_index :: state.num_processes]
-    predictions = predict(
+    predictions = predict_zoomed(
         model,
         encoder,
         [test_rows[index] for index in mine],
+        passes=settings.zoom,
+        prompt=recipe.prompt,
+        system=recipe.system,
         grammar_name=recipe.grammar,
         batch_size=settings.batch_size,
         max_new_tokens=settings.max_new_tokens,

@@ -37,6 +37,14 @@ def write_video(path: Path, grey: int, frames: int = 20) -> Path:
     return path
 
 
+def test_other_settings_for_one_request_are_not_mixed_up_with_the_caches_own(tmp_path: Path) -> None:
+    video = write_video(tmp_path / "a.mp4", 100)
+    cache = ClipCache(settings(), 10**9)
+    counts = [len(cache.get(video, settings=each).frames) for each in (None, settings(max_frames=2, min_frames=2))]
+    assert counts == [4, 2]
+    assert len(cache.get(video).frames) == 4 and (cache.decodes, cache.hits) == (2, 1)
+
+
 def test_a_clip_is_decoded_once_for_all_who_ask(tmp_path: Path) -> None:
     cache = ClipCache(settings(), max_bytes=10**6)
     path = write_video(tmp_path / "a.mp4", 50)

@@ -119,6 +119,14 @@ def test_patches_are_forgotten_over_the_byte_budget_and_made_again(tiny, video, 
     assert torch.equal(first.video.pixel_values, again.video.pixel_values)
 
 
+def test_one_row_can_be_sampled_with_other_settings(tiny, video):
+    encode = encoder(tiny, fps=1.0)
+    plain, dense, again = encode(row(video)), encode(row(video), video_settings(fps=4.0)), encode(row(video))
+    assert torch.equal(dense.video.pixel_values, encoder(tiny, fps=4.0)(row(video)).video.pixel_values)
+    assert torch.equal(dense.position_ids, encoder(tiny, fps=4.0)(row(video)).position_ids)
+    assert again.video is plain.video is not dense.video
+
+
 def test_a_clip_window_moves_the_clock_to_its_start(tiny, video):
     inputs = encoder(tiny, fps=1.0, time="text")(row(video, video_start=2.0, video_end=6.0))
     whole = encoder(tiny, fps=1.0, time="text")(row(video))

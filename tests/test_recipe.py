@@ -445,6 +445,7 @@ def test_a_cycle_through_two_files_is_named(here: Path) -> None:
         ("video.total_pixels=784", "video.min_pixels: got 100352, allowed: up to total_pixels (784)"),
         ("data.rl.reader=charades", "data.rl.reader: got 'charades', nearest: charades_sta (allowed: charades_sta, "),
         ("data.rl.limit=0", "data.rl.limit: got 0, allowed: 1 or more"),
+        ("evaluation.zoom=-1", "evaluation.zoom: got -1, allowed: 0 or more"),
         ("evaluation.thresholds=[0.5, 2]", "evaluation.thresholds: got 2, allowed: from 0 to 1"),
         ("prompt={query}", "prompt: got {video} 0 times and {query} 1 times, want {video} exactly once"),
         ("prompt={video}{video}{query}", "prompt: got {video} 2 times and {query} 1 times, want {video} exactly once"),

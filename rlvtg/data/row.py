@@ -44,12 +44,17 @@ def rows(
         row = dataclasses.asdict(sample)
         row["spans"] = [list(span) for span in sample.spans]
         row["options"] = None if sample.options is None else list(sample.options)
-        row["prompt"] = _messages(sample, parts, system)
+        row["prompt"] = _messages(sample.query, sample.duration, parts, system)
         del row["completion"]
         if supervised or target is not None:
             row["completion"] = [{"role": "assistant", "content": [_text(_answer(sample, target))]}]
         result.append(row)
     return result
+
+
+def messages(query: str, duration: float, prompt: str, system: str | None = None) -> list[dict[str, Any]]:
+    """The prompt of one query about a video of `duration` seconds, as `rows` fills it in; DataError as there."""
+    return _messages(query, duration, _parse(prompt.strip(), "prompt", _PROMPT_FIELDS), system)
 
 
 # (literal text before the field, field or None at the end, format spec)
@@ -93,8 +98,8 @@ def _filled(parts: _Parts, values: Mapping[str, Any], name: str) -> list[Any]:
     return pieces
 
 
-def _messages(sample: Sample, parts: _Parts, system: str | None) -> list[dict[str, Any]]:
-    pieces = _filled(parts, {"video": _VIDEO, "query": sample.query, "duration": sample.duration}, "prompt")
+def _messages(query: str, duration: float, parts: _Parts, system: str | None) -> list[dict[str, Any]]:
+    pieces = _filled(parts, {"video": _VIDEO, "query": query, "duration": duration}, "prompt")
     middle = next(k for k, piece in enumerate(pieces) if piece is _VIDEO)
     content: list[dict[str, str]] = [{"type": "video"}]
     before, after = "".join(pieces[:middle]), "".join(pieces[middle + 1 :])
@@ -102,8 +107,8 @@ def _messages(sample: Sample, parts: _Parts, system: str | None) -> list[dict[st
         content.insert(0, _text(before))
     if after:
         content.append(_text(after))
-    messages: list[dict[str, Any]] = [] if system is None else [{"role": "system", "content": [_text(system)]}]
-    return [*messages, {"role": "user", "content": content}]
+    first: list[dict[str, Any]] = [] if system is None else [{"role": "system", "content": [_text(system)]}]
+    return [*first, {"role": "user", "content": content}]
 
 
 def _answer(sample: Sample, target: _Parts | None) -> str:

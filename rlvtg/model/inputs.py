@@ -6,7 +6,7 @@ prompt, into the keyword arguments of one model call.
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from typing import Any
 
 import torch
@@ -197,37 +197,39 @@ class Encoder:
         self._max_bytes, self._bytes = max_bytes, 0
         self._videos: OrderedDict[tuple[Any, ...], VideoInputs] = OrderedDict()
 
-    def clip(self, row: Mapping[str, Any]) -> Clip:
-        """The sampled frames of a row's video."""
-        return self.clips.get(row["video"], row.get("video_start"), row.get("video_end"))
+    def clip(self, row: Mapping[str, Any], settings: Video | None = None) -> Clip:
+        """The sampled frames of a row's video; `settings` are the encoder's own unless others are given."""
+        return self.clips.get(row["video"], row.get("video_start"), row.get("video_end"), settings)
 
     def stamps(self, row: Mapping[str, Any]) -> list[float]:
         """Seconds of the first frame of each temporal patch of a row's video: the finest times the model can tell."""
         return self.clip(row).timestamps[:: self.family.temporal_patch_size].tolist()
 
-    def __call__(self, row: Mapping[str, Any]) -> Inputs:
+    def __call__(self, row: Mapping[str, Any], settings: Video | None = None) -> Inputs:
         """The inputs of a row's prompt.
 
         Columns: `prompt`, `video`; optional `video_start` and `video_end` (seconds), and `narration` (events).
+        `settings` are the encoder's own unless others are given, for one row that is to be sampled otherwise.
         """
+        settings = self.settings if settings is None else settings
         return prompt_inputs(
             row["prompt"],
-            self._video(row),
+            self._video(row, settings),
             self.processor,
             self.family,
-            time=self.settings.time,
-            time_format=self.settings.time_format,
+            time=settings.time,
+            time_format=settings.time_format,
             events=row.get("narration", ()),
         )
 
-    def _video(self, row: Mapping[str, Any]) -> VideoInputs:
-        key = (row["video"], row.get("video_start"), row.get("video_end"))
+    def _video(self, row: Mapping[str, Any], settings: Video) -> VideoInputs:
+        key = (row["video"], row.get("video_start"), row.get("video_end"), *astuple(settings))
         if key not in self._videos:
-            clip = self.clip(row)
-            if self.settings.time == "overlay":
-                frames = numbered(clip.frames, clip.timestamps.tolist(), self.settings.time_format)
+            clip = self.clip(row, settings)
+            if settings.time == "overlay":
+                frames = numbered(clip.frames, clip.timestamps.tolist(), settings.time_format)
                 clip = replace(clip, frames=frames)
-            video = video_inputs(clip, self.processor, self.family, time=self.settings.time)
+            video = video_inputs(clip, self.processor, self.family, time=settings.time)
             self._videos[key] = video
             self._bytes += video.pixel_values.nbytes
             while self._bytes > self._max_bytes and len(self._videos) > 1:

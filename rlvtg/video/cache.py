@@ -32,9 +32,15 @@ class ClipCache:
         self._worker = DecodeWorker(settings.decode_timeout)
         self._clips: OrderedDict[tuple[object, ...], Clip] = OrderedDict()
 
-    def get(self, path: str | os.PathLike[str], start: float | None = None, end: float | None = None) -> Clip:
+    def get(
+        self,
+        path: str | os.PathLike[str],
+        start: float | None = None,
+        end: float | None = None,
+        settings: Video | None = None,
+    ) -> Clip:
         """The clip of `read_clip(path, settings, start=start, end=end)`, kept from an earlier time if file and settings
-        are the same.
+        are the same. `settings` are the cache's own unless others are given.
 
         Raises VideoError as `read_clip` does, and when decoding hangs or crashes; a failure is not remembered. A store
         that cannot be written is warned of and used no more.
@@ -43,13 +49,14 @@ class ClipCache:
             status = os.stat(path)
         except OSError as error:
             raise VideoError(path, "no such file" if isinstance(error, FileNotFoundError) else str(error)) from error
-        values = tuple(getattr(self.settings, name) for name in _SETTINGS)
+        settings = self.settings if settings is None else settings
+        values = tuple(getattr(settings, name) for name in _SETTINGS)
         key = (os.path.abspath(path), status.st_size, status.st_mtime_ns, start, end, self.factor, *values)
         if key in self._clips:
             self.hits += 1
             self._clips.move_to_end(key)
             return self._clips[key]
-        clip = self._stored(path, start, end)
+        clip = self._stored(path, start, end, settings)
         if clip.frames.nbytes <= self.max_bytes:
             self._clips[key] = clip
             self.bytes += clip.frames.nbytes
@@ -58,11 +65,11 @@ class ClipCache:
                 self.bytes -= dropped.frames.nbytes
         return clip
 
-    def _stored(self, path: str | os.PathLike[str], start: float | None, end: float | None) -> Clip:
+    def _stored(self, path: str | os.PathLike[str], start: float | None, end: float | None, settings: Video) -> Clip:
         """The clip from the store, or decoded and put there."""
         if self.store is None:
-            return self._decode(path, start, end)
-        values = {name: getattr(self.settings, name) for name in _SETTINGS}
+            return self._decode(path, start, end, settings)
+        values = {name: getattr(settings, name) for name in _SETTINGS}
         try:
             name = self.store.name(path, start, end, factor=self.factor, **values)
         except OSError as error:
@@ -71,7 +78,7 @@ class ClipCache:
         if clip is not None:
             self.reads += 1
             return clip
-        clip = self._decode(path, start, end)
+        clip = self._decode(path, start, end, settings)
         try:
             self.store.write(name, clip)
         except OSError as error:  # a full disk is no reason to stop a run
@@ -79,6 +86,6 @@ class ClipCache:
             self.store = None
         return clip
 
-    def _decode(self, path: str | os.PathLike[str], start: float | None, end: float | None) -> Clip:
+    def _decode(self, path: str | os.PathLike[str], start: float | None, end: float | None, settings: Video) -> Clip:
         self.decodes += 1
-        return self._worker.clip(path, self.settings, start=start, end=end, factor=self.factor)
+        return self._worker.clip(path, settings, start=start, end=end, factor=self.factor)
