@@ -37,8 +37,11 @@ BELOW: dict[str, list[str]] = {
     "export": ["training", "evaluation"],
     "prepare": ["data", "reward"],
     "run": ["prepare", "export", "doctor"],
-    "train": ["run", "plan"],
-    "cli": ["doctor", "plan", "export"],
+    "mistakes": ["recipe", "reward", "text", "data", "video"],
+    "completions": ["data", "text"],
+    "tryout": ["completions", "reward"],
+    "train": ["run", "plan", "mistakes"],
+    "cli": ["doctor", "plan", "export", "tryout", "mistakes"],
 }
 # What a part, or one module of it, may import from outside rlvtg and the standard library, where that is a closed list.
 # Three rewards share a tagger and rewards import nothing of each other, so one module of text loads the taggers.
@@ -50,7 +53,7 @@ OUTSIDE: dict[str, set[str]] = {
 }
 # Slow to import; a bad recipe, annotation or reward must be reported before any of it loads.
 HEAVY = {"torch", "torchvision", "transformers", "trl", "peft", "accelerate", "deepspeed", "vllm"}
-LIGHT = {"data", "video", "reward", "prepare"}
+LIGHT = {"data", "video", "reward", "prepare", "mistakes", "completions", "tryout"}
 # Libraries that a few places have to themselves. What a model wrote is read by text/tags.py and text/grammars/
 # alone; the others read what people wrote.
 OWNERS = {
