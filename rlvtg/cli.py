@@ -66,7 +66,66 @@ def _reward(verbs: Any) -> None:
     parser.set_defaults(run=run)
 
 
-VERBS: tuple[Callable[[Any], None], ...] = (_reward,)
+def _data(verbs: Any) -> None:
+    """`rlvtg data check|convert`: look at annotations, and write them in our own format."""
+
+    def check(arguments: argparse.Namespace, words: Sequence[str]) -> int:
+        from rlvtg.data.oddities import report
+
+        text, bad = report(_samples(arguments, words), files=arguments.videos is not None)
+        print(text)
+        return 1 if bad else 0
+
+    def convert(arguments: argparse.Namespace, words: Sequence[str]) -> int:
+        from rlvtg.data import jsonl
+        from rlvtg.data.oddities import report
+
+        samples = _samples(arguments, words)
+        text, _ = report(samples, files=False)
+        jsonl.write(samples, arguments.output, arguments.videos, force=arguments.force)
+        print(f"{arguments.output}: {text}")
+        return 0
+
+    parser = verbs.add_parser("data", help="check annotations, or convert them to rlvtg's own format")
+    actions = parser.add_subparsers(metavar="ACTION", required=True)
+    source = argparse.ArgumentParser(add_help=False)
+    source.add_argument("--reader", required=True, metavar="NAME", help="the format: charades_sta, jsonl, ... (docs)")
+    source.add_argument("--annotations", required=True, metavar="FILE")
+
+    checker = actions.add_parser(
+        "check",
+        parents=[source],
+        help="count what is odd in annotations",
+        description="Counts what is odd and which rows are bad. Exit status 1 if any row is bad.",
+    )
+    where = checker.add_mutually_exclusive_group(required=True)
+    where.add_argument("--videos", metavar="DIR", help="the folder of the videos, which are looked for")
+    where.add_argument("--no-videos", action="store_const", const=None, dest="videos", help="do not look for videos")
+    checker.set_defaults(run=check)
+
+    converter = actions.add_parser(
+        "convert",
+        parents=[source],
+        help="write annotations as rlvtg's JSON lines",
+        description="Writes every row, bad ones too, for the reader jsonl with the same folder of videos.",
+    )
+    converter.add_argument("--videos", required=True, metavar="DIR", help="the folder that paths are relative to")
+    converter.add_argument("--output", required=True, metavar="FILE", help="a .jsonl file")
+    converter.add_argument("--force", action="store_true", help="overwrite the file if it is there")
+    converter.set_defaults(run=convert)
+
+
+def _samples(arguments: argparse.Namespace, words: Sequence[str]) -> Any:
+    from rlvtg.data.read import read
+    from rlvtg.data.sample import DataError
+    from rlvtg.recipe import Source
+
+    if words:
+        raise DataError(f"got {words[0]!r}, want no words: annotations are named by --reader and --annotations")
+    return read(Source(arguments.annotations, arguments.videos or ".", arguments.reader))
+
+
+VERBS: tuple[Callable[[Any], None], ...] = (_reward, _data)
 
 
 def _count(text: str) -> int:

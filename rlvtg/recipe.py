@@ -22,7 +22,12 @@ from omegaconf.errors import OmegaConfBaseException
 
 SHIPPED = Path(__file__).resolve().parent.parent / "recipes"
 
-READERS = ("charades_sta", "time_r1", "jsonl")
+# fmt: off
+READERS = (
+    "charades_sta", "charades_txt", "activitynet", "qvhighlights", "tvgbench", "time_r1", "timelens", "museg",
+    "et_bench", "video_r1", "ms_swift", "llama_factory", "jsonl",
+)
+# fmt: on
 SAMPLINGS = ("linspace", "interval")
 TIMES = ("positions", "text", "overlay")
 EXPORTS = ("adapter", "merged")
@@ -57,7 +62,7 @@ class Source:
 
     annotations: str = MISSING  # path of a file in the reader's format
     videos: str = MISSING  # folder
-    reader: str = "charades_sta"  # charades_sta | time_r1 | jsonl
+    reader: str = "charades_sta"  # one of READERS, which docs/data.md describes
     limit: int | None = None  # the first N rows; null = all
 
 
