@@ -43,7 +43,7 @@ from rlvtg.training.grpo import grpo_trainer
 from rlvtg.training.progress import Progress
 from rlvtg.training.setup import generating
 from rlvtg.training.sft import sft_trainer
-from rlvtg.video.store import ClipStore, default_folder
+from rlvtg.video.store import clip_store
 
 BEFORE = "before"
 
@@ -82,13 +82,6 @@ def run(recipe: Recipe, prepared: Prepared | None) -> int:
         finish(recipe, prepared, encoder, seconds=time.monotonic() - started)
     state.wait_for_everyone()
     return 0
-
-
-def clip_store(recipe: Recipe) -> ClipStore | None:
-    """Where the run's decoded clips are kept on disk; None if they are not to be."""
-    if not recipe.cache_gb:
-        return None
-    return ClipStore(recipe.cache_dir or default_folder(), int(recipe.cache_gb * 2**30))
 
 
 def _share(recipe: Recipe, prepared: Prepared | None) -> Prepared:
