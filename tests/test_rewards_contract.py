@@ -24,6 +24,7 @@ GOOD = [
     "<think>x</think><answer>10 to 20</answer>",
     "<think>x</think>\n<answer>12.54 to 17.83</answer>",
     "<think>early</think><answer>0.00 to 1.00</answer>",
+    "<think>from 12.0 to 25.0</think><answer>12.00-25.00</answer>",
 ]
 JUNK = [
     "",

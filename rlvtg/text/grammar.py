@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from math import isfinite
 
-from rlvtg.text.grammars import lita, percent, seq2time, tempsamp_r1, to, vtg_llm, vtimellm
+from rlvtg.text.grammars import et_bench, lita, percent, ranges, seq2time, tempsamp_r1, to, vtg_llm, vtimellm
 from rlvtg.text.span import Span
 
 
@@ -67,6 +67,8 @@ class Grammar:
         return duration / self.parts
 
 
+_RANGES = "10.00-20.00 30.00-41.50"
+
 _GRAMMARS = {
     entry.name: entry
     for entry in (
@@ -91,6 +93,9 @@ _GRAMMARS = {
             reader=vtg_llm.parse,
             writer=vtg_llm.write,
         ),
+        Grammar("ranges", _RANGES, ranges.parse, ranges.write, several=True),  # MUSEG
+        Grammar("museg_eval", _RANGES, ranges.parse_numbers, ranges.write, several=True),  # MUSEG src/eval_grounding.py
+        Grammar("et_bench", _RANGES, et_bench.parse, ranges.write, several=True),  # E.T. Bench, run by MUSEG
     )
 }
 

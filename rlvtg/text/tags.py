@@ -50,6 +50,35 @@ def last_answer(text: str) -> str | None:
     return answers[-1] if answers else None
 
 
+def only_answer(text: str) -> str | None:
+    """What stands between the tags if there is exactly one `<answer>` and, after it, exactly one `</answer>`."""
+    if text.count("<answer>") != 1 or text.count("</answer>") != 1:
+        return None
+    answer, closed, _ = text.partition("<answer>")[2].partition("</answer>")
+    return answer if closed else None
+
+
+def is_empty_answer(text: str) -> bool:
+    """Whether the one answer block holds nothing but white space."""
+    answer = only_answer(text)
+    return answer is not None and not answer.strip()
+
+
+def only_think_answer(text: str) -> tuple[str, str] | None:
+    """What stands in the think and in the answer block of a text of nothing else, each tag standing there once.
+
+    The groups of `^\\s*<think>(.*?)</think>\\s*<answer>(.*?)</answer>\\s*$` (DOTALL) where each tag occurs exactly once.
+    """
+    if any(text.count(tag) != 1 for tag in ("<think>", "</think>", "<answer>", "</answer>")):
+        return None
+    text = text.strip()
+    if not (text.startswith("<think>") and text.endswith("</answer>")):
+        return None
+    think, _, rest = text.removeprefix("<think>").removesuffix("</answer>").partition("</think>")
+    between, opened, answer = rest.partition("<answer>")
+    return (think, answer) if opened and not between.strip() else None
+
+
 def is_think_answer(text: str) -> bool:
     """Whether `text`, stripped, is a think block and an answer block with only white space between them.
 
