@@ -224,10 +224,7 @@ def load(argv: Sequence[str]) -> Recipe:
     """
     words: dict[str, str] = {}
     overrides: list[tuple[str, str]] = []
-    for item in argv:
-        key, equals, text = item.partition("=")
-        if not equals:
-            raise RecipeError(f"got {item!r}, want key=value, e.g. recipe=time_r1 or seed=1")
+    for key, text in _pairs(argv, "recipe=time_r1 or seed=1"):
         if key in ("recipe", "scale"):
             words[key] = text
         else:
@@ -256,6 +253,22 @@ def load(argv: Sequence[str]) -> Recipe:
         _check_scale_data(recipe, _label(scale))
     check(recipe, int(os.environ.get("WORLD_SIZE", "1")))
     return recipe
+
+
+def knobs(argv: Sequence[str]) -> dict[str, Any]:
+    """The `args:` of a reward from `key=value` words, read as overrides are: values as YAML, dots nest, later wins."""
+    tree: dict[str, Any] = {}
+    for key, text in _pairs(argv, "clamp=true"):
+        _merge(tree, _nested(key, _parse(key, text, Any)), f"the word {key}", {})
+    return tree
+
+
+def _pairs(argv: Sequence[str], example: str) -> Iterator[tuple[str, str]]:
+    for item in argv:
+        key, equals, text = item.partition("=")
+        if not equals:
+            raise RecipeError(f"got {item!r}, want key=value, e.g. {example}")
+        yield key, text
 
 
 def dump(recipe: Recipe) -> str:
@@ -297,7 +310,8 @@ def _find(what: str, name: str, folders: Sequence[Path]) -> Path:
     raise RecipeError(f"{what}: got {name!r}, {_choices(name, _names(folders))}")
 
 
-def _read_file(file: Path) -> dict[str, Any]:
+def read_file(file: Path) -> dict[str, Any]:
+    """What a recipe's file says, as it stands: nothing merged, filled in or checked; RecipeError if that is nothing."""
     try:
         tree: Any = OmegaConf.to_container(OmegaConf.load(file))
     except (yaml.YAMLError, OmegaConfBaseException, OSError, UnicodeDecodeError) as error:
@@ -315,7 +329,7 @@ def _read_chain(file: Path) -> list[tuple[Path, dict[str, Any]]]:
         if file.resolve() in [seen.resolve() for seen, _ in chain]:
             cycle = [_label(seen) for seen, _ in chain] + [_label(file)]
             raise RecipeError(f"extends: got a cycle, {' -> '.join(cycle)}; want a chain that ends")
-        tree = _read_file(file)
+        tree = read_file(file)
         chain.append((file, tree))
         parent = tree.get("extends")
         if parent is None:
@@ -354,7 +368,7 @@ def _merge(below: dict[str, Any], above: dict[Any, Any], label: str, origins: di
 
 def _apply_scale(tree: dict[str, Any], file: Path, origins: dict[str, str]) -> None:
     """Lay a scale over the recipe: its data replaces the recipe's, its stages are keyed by kind."""
-    overlay, label = _read_file(file), _label(file)
+    overlay, label = read_file(file), _label(file)
 
     def refuse(path: str) -> None:
         raise RecipeError(f"{path}: a scale changes model, data and sizes, not the method, but {label} sets it")
@@ -396,10 +410,15 @@ def _apply_override(tree: dict[str, Any], key: str, text: str, origins: dict[str
     stages = _mapping(tree.get("stages"))
     if keys[0] == "stages" and len(keys) > 1 and keys[1] not in stages:
         raise RecipeError(f"stages.{keys[1]}: unknown key in the override {key}; {_choices(keys[1], stages)}")
-    nested: Any = _parse(key, text, _type_at(Recipe, tree, keys))
-    for part in reversed(keys):
-        nested = {part: nested}
+    nested = _nested(key, _parse(key, text, _type_at(Recipe, tree, keys)))
     _merge(tree, nested, f"the override {key}", origins)
+
+
+def _nested(key: str, value: Any) -> Any:
+    """`value` below the dotted `key`."""
+    for part in reversed(key.split(".")):
+        value = {part: value}
+    return value
 
 
 def _type_at(kind: Any, value: Any, keys: Sequence[str]) -> Any:
@@ -718,5 +737,5 @@ def _want(kind: Any) -> str:
         return f"a list of {'numbers' if get_args(kind)[0] is float else 'text'}"
     if is_dataclass(kind):
         return f"a mapping ({_listed(_keys(kind))})"
-    words = {int: "an integer", float: "a number", str: "text", bool: "true or false", NoneType: "null"}
+    words = {int: "an integer", float: "a number", str: "text", bool: "true or false", NoneType: "null", Any: "a value"}
     return words.get(kind, "a mapping")

@@ -25,8 +25,11 @@ from rlvtg.text.grammar import grammar as grammar_named
 PROVIDED = ("prompts", "completions", "completion_ids", "trainer_state", "log_extra", "log_metric")
 """What TRL 1.16 passes to every reward function besides the columns."""
 
-_NOT_PASSED = ("prompt", "completion", "completion_ids")
+NOT_PASSED = ("prompt", "completion", "completion_ids")
 """Columns that TRL 1.16 keeps from reward functions."""
+
+LOGGED = ("step", "prompt", "completion", "predicted", "advantage")
+"""What the log of completions holds besides the rewards and the columns that they may ask for."""
 
 _LARGEST = 3.4028234e38
 """TRL stores rewards as float32, where anything larger is infinite."""
@@ -125,6 +128,11 @@ def check(function: Callable[..., Any]) -> Parameters:
     )
 
 
+def logged_name(key: str) -> str:
+    """What the reward of a recipe's `key` is called in logs: the last part of the key."""
+    return key.replace(":", ".").rpartition(".")[2]
+
+
 def bind(specs: Mapping[str, Spec], columns: Collection[str], *, grammar: str | None = None) -> list[Reward]:
     """The rewards of a recipe, in its order, each checked against its own signature and the data's `columns`.
 
@@ -137,7 +145,11 @@ def bind(specs: Mapping[str, Spec], columns: Collection[str], *, grammar: str | 
     keys: dict[str, str] = {}
     for key, spec in specs.items():
         function = find(key)
-        name = key.replace(":", ".").rpartition(".")[2]
+        name = logged_name(key)
+        if name in columns or name in LOGGED:
+            raise RewardError(
+                f"reward {key!r} would be logged as {name!r}, which is a column of the data or of the log; rename it"
+            )
         if name in keys:
             raise RewardError(
                 f"rewards {keys[name]!r} and {key!r} would both be logged as {name!r}; rename one of them"
@@ -161,7 +173,7 @@ def bind(specs: Mapping[str, Spec], columns: Collection[str], *, grammar: str | 
 
 
 def _check_columns(key: str, parameters: Parameters, columns: Collection[str]) -> None:
-    passed = sorted(set(columns) - set(_NOT_PASSED))
+    passed = sorted(set(columns) - set(NOT_PASSED))
     for name in parameters.required:
         if name not in passed and name not in PROVIDED:
             raise RewardError(

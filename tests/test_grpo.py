@@ -13,6 +13,7 @@ from rlvtg.model.load import load_model
 from rlvtg.recipe import GrpoStage, Lora, Recipe, RewardSpec
 from rlvtg.reward import bind
 from rlvtg.training.grpo import grpo_trainer, whole_groups
+from rlvtg.tryout import score, summary
 from tests.tiny_qwen import model_and_processor, plain_log_probabilities, row, video_settings, write_video
 
 G = 4
@@ -207,6 +208,18 @@ def test_completions_are_logged_with_true_and_predicted_spans(saved, tmp_path, m
     assert len(table) == 2 * G
     assert {"id", "spans", "predicted", "tiou", "even_length", "advantage", "completion"} <= set(table.columns)
     assert [list(span) for span in table["spans"][0]] == [[2.0, 5.0]]
+
+
+def test_every_reward_can_be_tried_on_the_log_of_completions(saved, tmp_path, monkeypatch):
+    trainer = a_trainer(saved, tmp_path, monkeypatch, max_steps=1)
+    trainer.train()
+    [file] = (tmp_path / "out" / "completions").glob("*.parquet")
+    columns = {"id", "video", "query", "duration", "spans", "video_start", "video_end"}  # of the rows, and they are all
+    logged = {"step", "prompt", "completion", "predicted", "advantage", "tiou", "even_length"}
+    assert set(pd.read_parquet(file).columns) == columns | logged
+    for key in ("tiou", "mine.py:even_length"):
+        assert score(key, file, {}).logged == score(key, file, {}).values
+    assert len(summary(score("timestamp_tiou", file, {}))["groups"]) > 0  # a reward that the stage does not have
 
 
 def test_a_batch_that_would_tear_groups_apart_is_refused(saved, tmp_path, monkeypatch):

@@ -36,14 +36,17 @@ BELOW: dict[str, list[str]] = {
     "export": ["training", "evaluation"],
     "prepare": ["data", "reward"],
     "run": ["prepare", "export"],
-    "train": ["run", "doctor", "plan"],
-    "cli": ["doctor", "plan", "export"],
+    "mistakes": ["recipe", "reward", "text", "data", "video"],
+    "completions": ["data", "text"],
+    "tryout": ["completions", "reward"],
+    "train": ["run", "doctor", "plan", "mistakes"],
+    "cli": ["doctor", "plan", "export", "tryout", "mistakes"],
 }
 # What a part may import from outside rlvtg and the standard library, where that is a closed list.
 OUTSIDE: dict[str, set[str]] = {"text": set(), "recipe": {"omegaconf", "yaml"}}
 # Slow to import; a bad recipe, annotation or reward must be reported before any of it loads.
 HEAVY = {"torch", "torchvision", "transformers", "trl", "peft", "accelerate", "deepspeed", "vllm"}
-LIGHT = {"data", "video", "reward", "prepare"}
+LIGHT = {"data", "video", "reward", "prepare", "mistakes", "completions", "tryout"}
 # Libraries that a few places have to themselves. What a model wrote is read by text/tags.py and text/grammars/
 # alone; the others read what people wrote.
 OWNERS = {

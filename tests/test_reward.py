@@ -280,3 +280,9 @@ def test_a_count_that_is_wrong_for_the_rows_of_a_task_is_an_error(folder):
     (reward,) = bind({"mine": Spec(tasks=["qa"])}, [*COLUMNS, "task"])
     with pytest.raises(RewardError, match="returned 1 values"):
         reward(completions=["a", "b", "c"], task=["qa", "qa", "caption"])
+
+
+@pytest.mark.parametrize("name", ["query", "advantage", "predicted"])
+def test_a_reward_that_would_hide_a_column_of_the_log_is_refused(folder, name):
+    with pytest.raises(RewardError, match=f"would be logged as '{name}', which is a column of the data or of the log"):
+        bound(f"def {name}(completions, **_):\n    return [0.0]\n", folder, name=name)

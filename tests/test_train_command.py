@@ -32,13 +32,13 @@ def letters(completions, **_):
     return [sum(map(str.isalpha, completion[0]["content"])) / 10 for completion in completions]
 """
 # The two other ways of naming a reward of one's own.
-OTHER_REWARDS = 'stages.rl.rewards={own.rewards.letters_again: {weight: 0}, "own/rewards.py:duration": {weight: 0}}'
+OTHER_REWARDS = 'stages.rl.rewards={own.rewards.letters_again: {weight: 0}, "own/rewards.py:seconds": {weight: 0}}'
 OTHER_REWARDS_FILE = """\
 def letters_again(completions, **_):
     return [sum(map(str.isalpha, completion[0]["content"])) / 10 for completion in completions]
 
-def duration(completions, duration, *, share=1.0, **_):
-    return [share * seconds for seconds in duration]
+def seconds(completions, duration, *, share=1.0, **_):
+    return [share * length for length in duration]
 """
 SMALL = (
     "tiny.folder=data/small", "tiny.sft=6", "tiny.rl=4", "tiny.validation=1", "tiny.test=3", "stages.rl.max_steps=2",
@@ -191,9 +191,26 @@ def test_completions_are_kept_with_true_and_predicted_spans(time_r1: Done) -> No
         assert f'"{query}"' in prompt and prompt.endswith("<video>")
         assert {"completion", "timestamp_tiou", "think_format", "letters", "advantage"} <= set(table.columns)
         assert table["letters_again"].tolist() == table["letters"].tolist()
-        assert set(table["duration"]) == {annotated[video]["duration"]}
+        assert set(table["seconds"]) == set(table["duration"]) == {annotated[video]["duration"]}
         written = [messages[0]["content"] for messages in table["completion"]]
         assert table["letters"].tolist() == pytest.approx([sum(map(str.isalpha, text)) / 10 for text in written])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "agrees"),
+    [("timestamp_tiou", True), ("own/rewards.py:seconds", True), ("tiou", False)],  # tiou is no reward of the recipe
+)
+def test_a_reward_can_be_tried_on_a_run(time_r1: Done, name: str, agrees: bool) -> None:
+    command = [sys.executable, "-m", "rlvtg.cli", "reward", name, "runs/time_r1", "--plot", "values.png"]
+    done = subprocess.run(
+        command, cwd=time_r1.place, env=environment(time_r1.place), capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    found = dict(line.split("  ", 1) for line in done.stdout.split("\n\n")[-1].strip().split("\n"))
+    assert found["rows"].strip() == "16" and found["groups"].strip().startswith("2, ")
+    assert found.get("logged", "").strip() == ("16 of 16 agree with the column of the file" if agrees else "")
+    assert (time_r1.place / "values.png").is_file()
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ from trl import GRPOConfig, GRPOTrainer
 from rlvtg.model.inputs import Encoder, Inputs, batch
 from rlvtg.model.load import prepare
 from rlvtg.recipe import GrpoStage, Recipe
-from rlvtg.reward import Reward
+from rlvtg.reward import NOT_PASSED, Reward
 from rlvtg.rollout.hf import rollout
 from rlvtg.text.grammar import grammar
 from rlvtg.text.span import snapped
@@ -120,8 +120,9 @@ class VideoGRPOTrainer(ResumingTrainer, GRPOTrainer):
             self._grammar.parse(completion[0]["content"], row["duration"])
             for completion, row in zip(completions, inputs, strict=True)
         ]
-        self._log_completion_extra("id", [row["id"] for row in inputs])
-        self._log_completion_extra("spans", [row["spans"] for row in inputs])
+        # all that a reward may ask for, so that any reward can be tried on the log (`rlvtg reward`)
+        for column in inputs[0].keys() - set(NOT_PASSED):
+            self._log_completion_extra(column, [row[column] for row in inputs])
         self._log_completion_extra("predicted", [[list(span) for span in found] for found in spans])
         self._log_metric("completions/unparsed", sum(not found for found in spans) / len(spans))
         return super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)

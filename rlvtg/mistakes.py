@@ -1,0 +1,22 @@
+"""What the user of a command can mend: said in one line instead of a traceback, the same for every command."""
+
+import sys
+from collections.abc import Callable
+
+from rlvtg.data.sample import DataError
+from rlvtg.recipe import RecipeError
+from rlvtg.reward import RewardError
+from rlvtg.text.annotation import AnnotationError
+from rlvtg.text.grammar import GrammarError
+from rlvtg.video.decode import VideoError
+
+MENDABLE = (RecipeError, RewardError, GrammarError, DataError, AnnotationError, VideoError)
+
+
+def exit_status(command: Callable[[], int]) -> int:
+    """What `command` returns, or 2 and `error: ...` on stderr for a mistake of its user; other errors pass through."""
+    try:
+        return command()
+    except MENDABLE as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
