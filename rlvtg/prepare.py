@@ -10,11 +10,11 @@ from typing import Any
 
 from rlvtg import recipe as recipes
 from rlvtg.data import tiny
-from rlvtg.data.check import check
 from rlvtg.data.narration import narrate
-from rlvtg.data.read import read
+from rlvtg.data.read import checked
 from rlvtg.data.row import COLUMNS, rows
 from rlvtg.data.sample import DataError, Sample
+from rlvtg.evaluation.protocol import chosen
 from rlvtg.recipe import GrpoStage, Recipe, RecipeError, SftStage, prompts_per_rollout
 from rlvtg.reward import Reward, bind
 from rlvtg.text.grammar import grammar
@@ -39,7 +39,7 @@ def prepare(recipe: Recipe) -> Prepared:
     taken. It is taken by its recipe.yaml, which is written when nothing was found wrong.
 
     Raises:
-        RecipeError, RewardError, GrammarError, DataError: whatever is wrong, in one sentence.
+        RecipeError, RewardError, GrammarError, ProtocolError, DataError: whatever is wrong, in one sentence.
     """
     stage_rewards = _bind(recipe)
     if recipe.tiny is not None:
@@ -60,8 +60,9 @@ def follow(recipe: Recipe, folder: Path) -> Prepared:
 
 
 def _bind(recipe: Recipe) -> dict[str, list[Reward]]:
-    """The rewards of the GRPO stages."""
+    """The rewards of the GRPO stages; what the recipe names besides them is there too."""
     grammar(recipe.grammar)
+    chosen(recipe.evaluation)
     return {
         name: bind(stage.rewards, COLUMNS, grammar=recipe.grammar)
         for name, stage in recipe.stages.items()
@@ -95,7 +96,7 @@ def _read(recipe: Recipe, folder: Path | None) -> tuple[dict[str, Rows], Rows]:
     """The rows of every stage and of the evaluation. Bad rows are listed in `folder`, if one is given."""
     used = {stage.data for stage in recipe.stages.values()} | {recipe.evaluation.data}
     # in the order of the recipe: the first thing that is wrong is the same every time
-    samples = {name: _samples(recipe, name, folder) for name in recipe.data if name in used}
+    samples = {name: checked(recipe, name, folder) for name in recipe.data if name in used}
     stage_rows = {}
     for name, stage in recipe.stages.items():
         if isinstance(stage, SftStage):
@@ -118,11 +119,3 @@ def _supervised(recipe: Recipe, name: str, stage: SftStage, samples: list[Sample
         return rows(samples, recipe.prompt, recipe.system, stage.completion, supervised=True)
     except DataError as error:
         raise DataError(f"stages.{name}: {error}") from error
-
-
-def _samples(recipe: Recipe, name: str, folder: Path | None) -> list[Sample]:
-    listed = None if folder is None else folder / f"bad_rows.{name}.jsonl"
-    try:
-        return check(read(recipe.data[name]), max_bad_fraction=recipe.max_bad_fraction, bad_rows_path=listed)
-    except DataError as error:
-        raise DataError(f"data.{name}: {error}") from error
