@@ -15,7 +15,7 @@ def museg_format(
     require_answer: bool = False,
     **_: Any,
 ) -> list[float | None]:
-    """Whether a completion is one think and one answer block, the answer is nothing but ranges, and its times are cited.
+    """Whether a completion is one think and one answer block, the answer nothing but ranges, and its times cited.
 
     Formula: 0.0 unless the text is `<think>...</think>` and `<answer>...</answer>` with white space at most around
     them and each tag in it once; else 0.2 if a token of the answer is not two numbers as in `10.00-20.00`; else 0.6 if

@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 from rlvtg.evaluation.predict import greedy, predict
 from rlvtg.model.family import Family
 from rlvtg.model.inputs import Encoder, Inputs, batch
+from rlvtg.recipe import RecipeError
 from rlvtg.rollout.hf import rollout
 from rlvtg.training.prefix import packed, unpacked
 from rlvtg.training.sft import collator, target
@@ -33,8 +34,8 @@ COARSE_TOLERANCE = 0.3
 _NEW_TOKENS = 8
 
 
-class ParityError(RuntimeError):
-    """A path of the run does not see the time that the video has."""
+class ParityError(RecipeError):
+    """This recipe's model, on this machine, does not see the time that a video has."""
 
 
 @dataclass(frozen=True)

@@ -137,9 +137,11 @@ def bind(specs: Mapping[str, Spec], columns: Collection[str], *, grammar: str | 
     """The rewards of a recipe, in its order, each checked against its own signature and the data's `columns`.
 
     A reward with a `grammar` knob that its args leave unset gets the recipe's `grammar`. One with `tasks` sees only the
-    rows whose `task` is among them; the others get None. Each bound reward is a function (a coroutine function where
-    the reward is one) with `weight` and `__name__`, the last part of its key. It returns one finite float or None per
-    completion, or raises RewardError naming reward and row.
+    rows whose `task` is among them; the others get None. A reward `mine` whose knobs can be wrong in a way that its
+    signature cannot show has `check_mine(**knobs)` beside it, which raises ValueError; it is called with the args.
+    Each bound reward is a function (a coroutine function where the reward is one) with `weight` and `__name__`, the
+    last part of its key. It returns one finite float or None per completion, or raises RewardError naming reward and
+    row.
     """
     rewards: list[Reward] = []
     keys: dict[str, str] = {}
@@ -166,6 +168,7 @@ def bind(specs: Mapping[str, Spec], columns: Collection[str], *, grammar: str | 
                 knobs.setdefault("grammar", grammar)
             if "grammar" in knobs:
                 grammar_named(knobs["grammar"])
+        _check_values(key, function, knobs)
         if spec.tasks is not None and "task" not in columns:
             raise RewardError(f"reward {key!r} is for tasks {list(spec.tasks)}, but the data has no column 'task'")
         rewards.append(_bound(function, name, float(spec.weight), knobs, spec.tasks))
@@ -195,6 +198,17 @@ def _check_knobs(key: str, parameters: Parameters, knobs: Mapping[str, Any]) -> 
                 f"reward {key!r} has no knob {name!r}{_nearest(name, parameters.knobs)}; "
                 f"there is {', '.join(parameters.knobs) or 'none'}"
             )
+
+
+def _check_values(key: str, function: Callable[..., Any], knobs: Mapping[str, Any]) -> None:
+    name = getattr(function, "__name__", None)
+    check_values = getattr(function, "__globals__", {}).get(f"check_{name}")
+    if check_values is None:
+        return
+    try:
+        check_values(**knobs)
+    except ValueError as error:
+        raise RewardError(f"reward {key!r}: args: {error}") from error
 
 
 def _bound(

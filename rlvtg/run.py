@@ -21,6 +21,7 @@ from accelerate.utils import broadcast_object_list
 from transformers import Trainer
 from transformers.trainer_utils import get_last_checkpoint
 
+from rlvtg.doctor import require_parity
 from rlvtg.evaluation.evaluate import dtype, evaluate
 from rlvtg.evaluation.metrics import best_constant, constant_predictions, ious, score
 from rlvtg.evaluation.predictions import Prediction, read_predictions, write_metrics
@@ -68,6 +69,8 @@ def run(recipe: Recipe, prepared: Prepared | None) -> int:
         place = folder / name
         if not _done(place):
             trainer = _trainer(recipe, name, stage, prepared, path, encoder)
+            with generating(trainer) as model:
+                require_parity(model, encoder, prepared.stage_rows[name][0])
             _train(trainer, recipe, place)
             _finish(trainer, recipe, name, prepared, encoder, state)
             del trainer

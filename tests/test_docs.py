@@ -15,8 +15,8 @@ from rlvtg.reward import bind
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "write_a_reward.md"
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-# What the page assumes to lie in the working directory.
-CHECKOUT = ("rlvtg", "pyproject.toml", "tests/test_rewards_contract.py")
+# What the page assumes to lie in the working directory; what it adds to tests/ must not land in ours.
+CHECKOUT = [ROOT / "rlvtg", ROOT / "pyproject.toml", *(ROOT / "tests").glob("*.py")]
 SLOW = ("accelerate launch", "runs/mine", "plain_trl.py")
 
 
@@ -28,8 +28,9 @@ def blocks(page: Path) -> list[tuple[str, str]]:
 def desk(place: Path) -> dict[str, str]:
     """Lay out the checkout in `place`; the environment in which its commands are typed, `rlvtg` being this tree's."""
     for path in CHECKOUT:
-        (place / path).parent.mkdir(parents=True, exist_ok=True)
-        (place / path).symlink_to(ROOT / path)
+        here = place / path.relative_to(ROOT)
+        here.parent.mkdir(parents=True, exist_ok=True)
+        here.symlink_to(path)
     commands = place / "bin"
     commands.mkdir()
     for name, words in (("python", ""), ("rlvtg", "-m rlvtg.cli ")):

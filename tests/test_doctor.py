@@ -130,3 +130,16 @@ def test_the_model_is_left_in_its_mode(tiny, video):
     check_parity(model, encoder(tiny, 2.0), row(video))
     assert model.training
     model.eval()
+
+
+def test_a_run_refuses_to_train_where_time_is_broken(tmp_path, monkeypatch, capsys):
+    from rlvtg.train import main
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(model_inputs, "prompt_positions", lambda ids, *_: (torch.arange(len(ids)).expand(3, -1), 10**4))
+    small = ["tiny.sft=2", "tiny.rl=16", "tiny.validation=1", "tiny.test=1", "evaluation.before=false"]
+    assert main(["recipe=tiny", *small, "stages.cold_start.per_device_train_batch_size=2"]) == 2
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert said.startswith("error: time is wrong for ") and "nothing is trained: policy: " in said
+    assert not list(tmp_path.rglob("checkpoint-*"))

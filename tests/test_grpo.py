@@ -1,5 +1,6 @@
 """A few real steps of TRL's trainer on video, in every way that a stage can be set up."""
 
+import math
 import random
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from rlvtg.recipe import GrpoStage, Lora, Recipe, RewardSpec
 from rlvtg.reward import bind
 from rlvtg.training.grpo import grpo_trainer, whole_groups
 from rlvtg.tryout import score, summary
+from tests.local_judge import by_words, serving
 from tests.tiny_qwen import model_and_processor, plain_log_probabilities, row, video_settings, write_video
 
 G = 4
@@ -259,3 +261,25 @@ def test_snapped_spans_are_what_is_rewarded_and_logged(saved, tmp_path, monkeypa
     assert {str(spans) for spans in plain._logs["extra"]["spans"]} == {"[[1.3, 3.1]]"}
     for name, spans in zip(snapped._logs["extra"]["id"], snapped._logs["extra"]["spans"], strict=True):
         assert spans == wide[name.split()[0]]
+
+
+def test_trl_awaits_a_judge_and_goes_on_without_one(saved, tmp_path, monkeypatch):
+    texts = ["<answer>the circle is red</answer>", "<answer>it turns blue</answer>", "no caption"]
+    completions = [[{"role": "assistant", "content": text}] for text in texts]
+    rows = [row(video, answer="red. blue") for video in saved[2]]
+
+    def scored(trainer):
+        inputs = rows[:1] * len(texts)
+        rewards = trainer._calculate_rewards(inputs, [one["prompt"] for one in inputs], completions, [[1]] * len(texts))
+        return rewards[:, 1].tolist(), dict(trainer._pending_metrics)
+
+    with serving(by_words) as judge:
+        rewards = {"tiou": RewardSpec(), "caption_recall": RewardSpec(args=judge.knobs(retries=0))}
+        trainer = a_trainer(saved, tmp_path, monkeypatch, rows=rows, rewards=rewards)
+        values, metrics = scored(trainer)
+    assert values == [0.5, 0.5, 0.0]
+    assert metrics["caption_recall/failed"] == [0.0]
+    with pytest.warns(RuntimeWarning, match="caption_recall: no judgement from judge"):
+        values, metrics = scored(trainer)
+    assert values == pytest.approx([math.nan, math.nan, 0.0], nan_ok=True)
+    assert metrics["caption_recall/failed"] == [0.0, pytest.approx(2 / 3)]

@@ -167,6 +167,23 @@ def test_a_spec_that_does_not_fit_is_an_error_before_anything_runs(parameters, a
         bound(f"def mine({parameters}, **_): ...", folder, args=args)
 
 
+def test_knobs_that_a_rewards_own_check_refuses_are_an_error_before_anything_runs(folder):
+    source = """
+def mine(completions, *, low=None, high=None, **_):
+    return [float(high - low) for _ in completions]
+
+def check_mine(low=None, high=None):
+    if low is None or high is None or low > high:
+        raise ValueError(f"low and high must be set, in order, got {low!r} and {high!r}")
+"""
+    assert call_as_trl_does(bound(source, folder, args={"low": 1, "high": 3}), ["a"]) == [2.0]
+    for args, got in [({}, "None and None"), ({"low": 1}, "1 and None"), ({"low": 3, "high": 1}, "3 and 1")]:
+        with pytest.raises(RewardError, match=f"reward 'mine': args: low and high must be set, in order, got {got}"):
+            bound(source, folder, args=args)
+    with pytest.raises(RewardError, match="no knob 'hihg'"):
+        bound(source, folder, args={"low": 1, "hihg": 3})
+
+
 def test_what_trl_provides_and_optional_columns_need_not_be_in_the_data(folder):
     source = """
 def mine(completions, prompts, trainer_state, log_metric, category=None, **_):

@@ -12,19 +12,27 @@ from pathlib import Path
 import pytest
 
 from rlvtg.reward import check, find
+from tests.local_judge import by_chance, serving
 
 NAMES = sorted(file.stem for file in (Path(__file__).parent.parent / "rewards").glob("*.py"))
 EVERY_REWARD = pytest.mark.parametrize("name", NAMES)
 
 # A value that a row can hold, for each column that some reward asks for, and values that no row may hold.
-COLUMNS = {"spans": [[10.0, 20.0]], "duration": 30.0, "id": "v1", "query": "a person opens the door"}
+COLUMNS = {"spans": [[10.0, 20.0]], "duration": 30.0, "id": "v1", "query": "a person opens the door", "answer": "A"}
 BROKEN = {"spans": [None, [], [[10.0]], [[10.0, math.nan]]], "duration": [None, 0.0, -1.0, math.nan]}
+COLUMNS |= {"verb": "opens", "masked_query": "a person the door"}
+BROKEN |= {"query": [None, 7], "verb": [7, ["opens"]], "masked_query": [7]}
+# Knobs that a reward cannot do without: a server to ask.
+KNOBS: dict[str, dict[str, object]] = {}
 
 GOOD = [
     "<think>x</think><answer>10 to 20</answer>",
     "<think>x</think>\n<answer>12.54 to 17.83</answer>",
     "<think>early</think><answer>0.00 to 1.00</answer>",
+    "<answer>opens</answer>",
+    "<answer>the person opened the door</answer>",
     "<think>from 12.0 to 25.0</think><answer>12.00-25.00</answer>",
+    "<thinking>x</thinking><answer>10 to 20</answer>",
 ]
 JUNK = [
     "",
@@ -67,6 +75,7 @@ SHAPES = [
     "[[{1}, {2}], [{3}, {4}]]",
     "<thinking>{0}</thinking><answer>[[{1}, {2}]]</answer>",
     "<answer>a person {0} the door</answer>",
+    "<answer>opens{0}</answer>",
     "<answer> {1} to {2} </answer>",
     "{0}",
 ]
@@ -131,8 +140,15 @@ def score(name, completions, **columns):
     unknown = set(parameters.required) - {"completions"} - set(COLUMNS)
     assert not unknown, f"give COLUMNS in this file a value for {sorted(unknown)}"
     rows = {column: [value] * len(completions) for column, value in COLUMNS.items()} | columns
-    rewards = function(prompts=[""] * len(completions), completions=completions, **rows)
+    rewards = function(prompts=[""] * len(completions), completions=completions, **rows, **KNOBS.get(name, {}))
     return asyncio.run(rewards) if inspect.iscoroutine(rewards) else rewards
+
+
+@pytest.fixture(scope="module", autouse=True)
+def a_judge(tmp_path_factory):
+    with serving(by_chance) as judge:
+        KNOBS["caption_recall"] = judge.knobs(cache=str(tmp_path_factory.mktemp("judge")))
+        yield
 
 
 def test_there_are_rewards():

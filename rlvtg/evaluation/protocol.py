@@ -7,12 +7,11 @@ without a readable answer, in rounding, and in which of several annotated spans 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from difflib import get_close_matches
-from math import isfinite
 from typing import Any
 
 from rlvtg.recipe import Evaluation
 from rlvtg.text.grammar import grammar
-from rlvtg.text.span import Span, iou
+from rlvtg.text.span import Span, iou, whole_seconds
 
 FAILURES = ("zero", "drop")
 TRUE = ("best", "first")
@@ -112,10 +111,8 @@ def answer_iou(predicted: Sequence[Span], true: Sequence[Span], rules: Protocol)
     """
     if not predicted:
         return None if rules.failures == "drop" else 0.0
-    start, end = predicted[0]
-    if rules.whole_seconds and isfinite(start) and isfinite(end):
-        start, end = float(round(start)), float(round(end))
-    return max(iou((start, end), span) for span in (true[:1] if rules.true == "first" else true))
+    answer = whole_seconds(predicted[0]) if rules.whole_seconds else predicted[0]
+    return max(iou(answer, span) for span in (true[:1] if rules.true == "first" else true))
 
 
 def summary(ious: Sequence[float | None], rules: Protocol) -> dict[str, float]:

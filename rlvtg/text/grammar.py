@@ -10,7 +10,19 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from math import isfinite
 
-from rlvtg.text.grammars import et_bench, lita, percent, ranges, seq2time, tempsamp_r1, to, vtg_llm, vtimellm
+from rlvtg.text.grammars import (
+    et_bench,
+    json_list,
+    lita,
+    percent,
+    ranges,
+    seq2time,
+    tempsamp_r1,
+    timelens,
+    to,
+    vtg_llm,
+    vtimellm,
+)
 from rlvtg.text.span import Span
 
 
@@ -68,6 +80,7 @@ class Grammar:
 
 
 _RANGES = "10.00-20.00 30.00-41.50"
+_HAPPENS_IN = "The event happens in 3.25 - 11.50 seconds."
 
 _GRAMMARS = {
     entry.name: entry
@@ -93,9 +106,19 @@ _GRAMMARS = {
             reader=vtg_llm.parse,
             writer=vtg_llm.write,
         ),
+        Grammar("invert4tvg_eval", example="3.25 to 11.50", reader=to.parse_anywhere, writer=to.write),
         Grammar("ranges", _RANGES, ranges.parse, ranges.write, several=True),  # MUSEG
         Grammar("museg_eval", _RANGES, ranges.parse_numbers, ranges.write, several=True),  # MUSEG src/eval_grounding.py
         Grammar("et_bench", _RANGES, et_bench.parse, ranges.write, several=True),  # E.T. Bench, run by MUSEG
+        # TimeLens: its sentence read strictly (for training anew), as its rewards and as its evaluation read it.
+        Grammar("happens_in", example=_HAPPENS_IN, reader=timelens.parse, writer=timelens.write, several=True),
+        Grammar("timelens", example=_HAPPENS_IN, reader=timelens.parse_training, writer=timelens.write, several=True),
+        Grammar(
+            "timelens_eval", example=_HAPPENS_IN, reader=timelens.parse_evaluation, writer=timelens.write, several=True
+        ),
+        Grammar(  # TimeLens2
+            "json_list", example="[[3.25, 11.50]]", reader=json_list.parse, writer=json_list.write, several=True
+        ),
     )
 }
 

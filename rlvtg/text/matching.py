@@ -89,7 +89,7 @@ def paired_giou(
 
 
 def merged(spans: Sequence[Span]) -> list[Span]:
-    """The union of spans as spans that neither overlap nor touch, in order; reversed and zero-length ones are dropped."""
+    """The union of spans as spans that neither overlap nor touch, in order; reversed and zero-length ones drop out."""
     union: list[Span] = []
     for start, end in sorted(spans):
         if start >= end:

@@ -47,3 +47,27 @@ def timestamp_iou(predicted: Span, true: Span, duration: float, *, clamp: bool =
     value = overlap * start * end
     # A number of 300 digits in a completion is finite, but its distance divided by a short duration is not.
     return value if isfinite(value) else 0.0
+
+
+def window(span: Span, duration: float, shortest: float = 0.0) -> Span:
+    """The part of a span that lies in a video of `duration` seconds, widened to at least `shortest` seconds.
+
+    It is widened around its middle, as far as the video allows. ValueError for a span that is reversed, zero-length or
+    not finite, and for one that lies outside the video.
+    """
+    start, end = span
+    if not (isfinite(start) and isfinite(end) and start < end and start < duration and end > 0):
+        raise ValueError(f"the span is {start} to {end} s, the video lasts {duration} s; they share no time")
+    start, end = max(0.0, start), min(end, duration)
+    length = min(max(shortest, end - start), duration)
+    if length > end - start:
+        start = min(max(0.0, (start + end - length) / 2), duration - length)
+        end = start + length
+    return start, end
+
+
+def whole_seconds(span: Span) -> Span:
+    """A span with both ends rounded to whole seconds, halves to the even one; one that is not finite as it is."""
+    if not all(map(isfinite, span)):
+        return span
+    return float(round(span[0])), float(round(span[1]))

@@ -58,6 +58,33 @@ def only_answer(text: str) -> str | None:
     return answer if closed else None
 
 
+def is_answer(text: str) -> bool:
+    """Whether `text`, stripped, starts with `<answer>` and ends with `</answer>`.
+
+    `re.fullmatch("<answer>.*?</answer>", text.strip(), re.DOTALL)`: further blocks may stand inside.
+    """
+    text = text.strip()
+    return text.startswith("<answer>") and text.endswith("</answer>")
+
+
+def is_only_answer(text: str, *, think: str = "optional") -> bool:
+    """Whether `text` is one answer block that is not empty, behind at most one think block, and nothing else.
+
+    `think` says whether the think block is `optional`, `required` or `forbidden`; each tag stands there once.
+    """
+    answer = only_answer(text)
+    if answer is None or not answer.strip():
+        return False
+    before, _, rest = text.partition("<answer>")
+    if rest.partition("</answer>")[2].strip():
+        return False
+    before = before.strip()
+    if not before:
+        return think != "required"
+    closed = before.startswith("<think>") and before.endswith("</think>")
+    return think != "forbidden" and closed and before.count("<think>") == before.count("</think>") == 1
+
+
 def is_empty_answer(text: str) -> bool:
     """Whether the one answer block holds nothing but white space."""
     answer = only_answer(text)
@@ -67,7 +94,7 @@ def is_empty_answer(text: str) -> bool:
 def only_think_answer(text: str) -> tuple[str, str] | None:
     """What stands in the think and in the answer block of a text of nothing else, each tag standing there once.
 
-    The groups of `^\\s*<think>(.*?)</think>\\s*<answer>(.*?)</answer>\\s*$` (DOTALL) where each tag occurs exactly once.
+    The groups of `^\\s*<think>(.*?)</think>\\s*<answer>(.*?)</answer>\\s*$` (DOTALL) where each tag occurs once.
     """
     if any(text.count(tag) != 1 for tag in ("<think>", "</think>", "<answer>", "</answer>")):
         return None
@@ -79,16 +106,56 @@ def only_think_answer(text: str) -> tuple[str, str] | None:
     return (think, answer) if opened and not between.strip() else None
 
 
-def is_think_answer(text: str) -> bool:
-    """Whether `text`, stripped, is a think block and an answer block with only white space between them.
+def opening_answer(text: str) -> str | None:
+    """The answer of a think block and an answer block with which `text` begins, or None.
+
+    The group of `re.match(r"<think>.*?</think>\\s*<answer>(.*?)</answer>", text, re.DOTALL)`.
+    """
+    if not text.startswith("<think>"):
+        return None
+    between = _BETWEEN_BLOCKS.search(text, len("<think>"))
+    return _up_to_answer_end(text, between.end()) if between else None
+
+
+def thinking_answer(text: str) -> str | None:
+    """The answer of the first thinking block that an answer block follows, anywhere in `text`, or None.
+
+    The group of `re.search(r"<T>.*?</T>\\s*<answer>(.*?)</answer>", text, re.DOTALL)` with `(?:redacted_)?thinking`
+    for T.
+    """
+    opening = _THINKING.search(text)
+    between = _BETWEEN_THINKING.search(text, opening.end()) if opening else None
+    return _up_to_answer_end(text, between.end()) if between else None
+
+
+def is_think_answer(text: str, *, strip: bool = True) -> bool:
+    """Whether `text`, stripped or as it is, is a think block and an answer block with only white space between them.
 
     `re.fullmatch(r"<think>.*?</think>\\s*<answer>.*?</answer>", text.strip(), re.DOTALL)`: further blocks may stand
     inside either one, and both may be empty.
     """
-    text = text.strip()
+    text = text.strip() if strip else text
     if not (text.startswith("<think>") and text.endswith("</answer>")):
         return False
     return _BETWEEN_BLOCKS.search(text, len("<think>"), len(text) - len("</answer>")) is not None
 
 
+def is_thinking_answer(text: str) -> bool:
+    """Whether `text`, not stripped, is a thinking block and an answer block with only white space between them.
+
+    `re.fullmatch(r"<T>.*?</T>\\s*<answer>.*?</answer>", text, re.DOTALL)` with `(?:redacted_)?thinking` for T.
+    """
+    opening = _THINKING.match(text)
+    if opening is None or not text.endswith("</answer>"):
+        return False
+    return _BETWEEN_THINKING.search(text, opening.end(), len(text) - len("</answer>")) is not None
+
+
+def _up_to_answer_end(text: str, start: int) -> str | None:
+    end = text.find("</answer>", start)
+    return None if end < 0 else text[start:end]
+
+
 _BETWEEN_BLOCKS = re.compile(r"</think>\s*<answer>")
+_THINKING = re.compile("<(?:redacted_)?thinking>")
+_BETWEEN_THINKING = re.compile(r"</(?:redacted_)?thinking>\s*<answer>")
