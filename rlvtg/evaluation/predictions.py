@@ -4,8 +4,6 @@ A row is scored by its `completion`, which the rules' grammar reads, or by its `
 ones, as in an annotation.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import os
