@@ -66,6 +66,32 @@ def _reward(verbs: Any) -> None:
     parser.set_defaults(run=run)
 
 
+def _doctor(verbs: Any) -> None:
+    """`rlvtg doctor recipe=...`: is time right on this machine, with this model?"""
+
+    def run(arguments: argparse.Namespace, words: Sequence[str]) -> int:
+        from rlvtg import recipe as recipes
+
+        recipe = recipes.load(words)
+        from rlvtg import doctor, machine
+
+        print(machine.report(recipe))
+        lines = doctor.examine(recipe, tolerance=arguments.tolerance)
+        print(f"\n{doctor.report(lines)}")
+        return 1 if any(line.fault for line in lines) else 0
+
+    parser = verbs.add_parser(
+        "doctor",
+        usage="rlvtg doctor recipe=NAME [key=value ...] [--tolerance X]",
+        help="check that every path of a run sees the time that its videos have",
+        description="Runs one video at several frame rates, and the first video of each stage, through every path that "
+        "the recipe will use, and shows positions, seconds per grid and log-probability differences. Exit status 1 if "
+        "any is wrong.",
+    )
+    parser.add_argument("--tolerance", type=float, metavar="X", help="of log-probabilities (default: by dtype)")
+    parser.set_defaults(run=run)
+
+
 def _eval(verbs: Any) -> None:
     """`rlvtg eval recipe=NAME ...` or `rlvtg eval --predictions FILE`: measure models, or a file of predictions."""
 
@@ -141,7 +167,7 @@ def _report(verbs: Any) -> None:
     parser.set_defaults(run=run)
 
 
-VERBS: tuple[Callable[[Any], None], ...] = (_reward, _eval, _report)
+VERBS: tuple[Callable[[Any], None], ...] = (_reward, _eval, _report, _doctor)
 
 
 def _count(text: str) -> int:

@@ -6,6 +6,7 @@ anything heavy starts.
 """
 
 import difflib
+import importlib.util
 import math
 import os
 import re
@@ -25,6 +26,7 @@ SHIPPED = Path(__file__).resolve().parent.parent / "recipes"
 READERS = ("charades_sta", "time_r1", "jsonl")
 SAMPLINGS = ("linspace", "interval")
 TIMES = ("positions", "text", "overlay")
+BACKENDS = ("pyav", "torchcodec", "decord")
 EXPORTS = ("adapter", "merged")
 # The schedules of Hugging Face that need no argument beyond the number of warm-up steps.
 # fmt: off
@@ -76,6 +78,9 @@ class Video:
     # overlay (a stamp drawn on each frame, besides the positions)
     time: str = "positions"
     time_format: str = "{:.1f}"  # the stamp: {:.1f} is its second, {index} the number of its frame (text: of its pair)
+    backend: str = "pyav"  # pyav | torchcodec | decord: who decodes; the frames and times are the same, or refused
+    decode_timeout: float = 300.0  # seconds after which the decoding of one video is given up and its process killed
+    duration_slack: float = 2.0  # seconds by which a file may be longer or shorter than its annotation says
 
 
 @dataclass
@@ -526,8 +531,9 @@ def _narrow(kind: Any, value: Any) -> Any:
 
 # Numbers by the name of their field: the fields, what they may be, and whether a number is that.
 _RANGES: tuple[tuple[str, str, Callable[[float], bool]], ...] = (
-    ("fps learning_rate temperature epsilon epsilon_high num_train_epochs", "above 0", lambda x: x > 0),
-    ("beta warmup_steps weight_decay max_grad_norm top_k pictures seed cache_gb", "0 or more", lambda x: x >= 0),
+    ("fps learning_rate temperature epsilon epsilon_high num_train_epochs decode_timeout", "above 0", lambda x: x > 0),
+    ("beta warmup_steps weight_decay max_grad_norm top_k pictures seed", "0 or more", lambda x: x >= 0),
+    ("cache_gb duration_slack", "0 or more", lambda x: x >= 0),
     ("limit min_frames max_frames min_pixels max_pixels total_pixels", "1 or more", lambda x: x >= 1),
     ("r lora_alpha sft rl validation test batch_size max_new_tokens", "1 or more", lambda x: x >= 1),
     ("per_device_train_batch_size gradient_accumulation_steps", "1 or more", lambda x: x >= 1),
@@ -591,6 +597,10 @@ def _numbers(value: Any, path: str = "") -> Iterator[tuple[str, float]]:
 def _check_video(video: Video) -> None:
     _check_choice("video.sampling", video.sampling, SAMPLINGS)
     _check_choice("video.time", video.time, TIMES)
+    _check_choice("video.backend", video.backend, BACKENDS)
+    package = {"pyav": "av"}.get(video.backend, video.backend)
+    if importlib.util.find_spec(package) is None:
+        raise RecipeError(f"video.backend: got {video.backend}, which is not installed; pip install {package}")
     if math.ceil(video.min_frames / 2) > video.max_frames // 2:
         got = f"{video.min_frames} with max_frames {video.max_frames}"
         raise RecipeError(f"video.min_frames: got {got}, want an even number between them, since frames go in pairs")

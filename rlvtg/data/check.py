@@ -4,7 +4,7 @@ import json
 import math
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rlvtg.data.sample import DataError, Sample
@@ -14,14 +14,21 @@ from rlvtg.data.sample import DataError, Sample
 END_SLACK = 2.0
 
 
+Fault = tuple[str, str]  # (reason, by which bad rows are counted; detail)
+
+
 def check(
-    samples: Sequence[Sample], *, max_bad_fraction: float, bad_rows_path: str | os.PathLike[str] | None = None
+    samples: Sequence[Sample],
+    *,
+    max_bad_fraction: float,
+    bad_rows_path: str | os.PathLike[str] | None = None,
+    file_faults: Sequence[Fault | None] | None = None,
 ) -> list[Sample]:
     """The samples without a fault, unchanged and in order.
 
     A row is bad when its video file is missing, its id was used before, its query is empty, a number is not finite, it
     has no span, a span is reversed, zero-length or outside the video (more than 2 s past the end), or its clip window
-    is empty. The first fault counts.
+    is empty. `file_faults` says for each sample what reading its file has found wrong with it. The first fault counts.
 
     `bad_rows_path` is written anew, one JSON object per bad row with id, video, reason and detail.
 
@@ -30,19 +37,13 @@ def check(
     """
     if not samples:
         raise DataError("the annotations have no rows")
-    good: list[Sample] = []
-    bad: list[dict[str, str]] = []
-    seen: set[str] = set()
-    files: dict[str, bool] = {}
-    for sample in samples:
-        if sample.video not in files:
-            files[sample.video] = Path(sample.video).is_file()
-        fault = _fault(sample, files[sample.video], sample.id in seen)
-        seen.add(sample.id)
-        if fault is None:
-            good.append(sample)
-        else:
-            bad.append({"id": sample.id, "video": sample.video, "reason": fault[0], "detail": fault[1]})
+    faults = list(find_faults(samples, file_faults))
+    good = [sample for sample, fault in zip(samples, faults, strict=True) if fault is None]
+    bad = [
+        {"id": sample.id, "video": sample.video, "reason": fault[0], "detail": fault[1]}
+        for sample, fault in zip(samples, faults, strict=True)
+        if fault is not None
+    ]
     if bad_rows_path is not None:
         Path(bad_rows_path).parent.mkdir(parents=True, exist_ok=True)
         lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in bad]
@@ -56,7 +57,19 @@ def check(
     return good
 
 
-def _fault(sample: Sample, file_exists: bool, repeated: bool) -> tuple[str, str] | None:
+def find_faults(samples: Sequence[Sample], file_faults: Sequence[Fault | None] | None = None) -> Iterator[Fault | None]:
+    """What is wrong with each sample, None where nothing is; see `check`."""
+    seen: set[str] = set()
+    files: dict[str, bool] = {}
+    for number, sample in enumerate(samples):
+        if sample.video not in files:
+            files[sample.video] = Path(sample.video).is_file()
+        fault = _fault(sample, files[sample.video], sample.id in seen)
+        seen.add(sample.id)
+        yield fault if fault is not None or file_faults is None else file_faults[number]
+
+
+def _fault(sample: Sample, file_exists: bool, repeated: bool) -> Fault | None:
     """(reason, detail) of the first thing that is wrong with a sample."""
     if repeated:
         return "duplicate id", "an earlier row has the same id"

@@ -13,7 +13,6 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +32,10 @@ from rlvtg.text.grammar import grammar
 MADE_FROM, PREDICTIONS, METRICS = "made_from.json", "predictions.jsonl", "metrics.json"
 # Names of what was evaluated; what they stand for is in the digests of weights and rows.
 _NAMES = ("model", "data", "grammar")
+# What the model is shown of a video; the other settings say when a file is given up.
+_VIDEO = (
+    "fps", "min_frames", "max_frames", "min_pixels", "max_pixels", "total_pixels", "sampling", "time", "time_format",
+)  # fmt: skip
 # Columns that a prompt's inputs and its prediction come from.
 _COLUMNS = ("id", "video", "query", "duration", "spans", "prompt", "video_start", "video_end")
 # Values of each weight that go into the digest: a training step moves them all.
@@ -141,7 +144,7 @@ def _made_from(recipe: Recipe, model: PreTrainedModel, rows: Rows, name: str) ->
         "prompt": recipe.prompt,
         "system": recipe.system,
         "grammar": recipe.grammar,
-        **asdict(recipe.video),
+        **{name: getattr(recipe.video, name) for name in _VIDEO},
         "decoding": "greedy",
         "max_new_tokens": recipe.evaluation.max_new_tokens,
     }

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rlvtg.data.read import checked
 from rlvtg.data.row import rows
+from rlvtg.data_check import PROBES, make_demo, usable_samples
 from rlvtg.evaluation.protocol import chosen
 from rlvtg.recipe import Recipe, RecipeError, load, read_file
 from rlvtg.text.grammar import grammar
+from rlvtg.video.scan import read_probes, write_probes
 
 _WORDS = ("model", "data", "output", "protocol")
 
@@ -72,10 +73,15 @@ def jobs(words: Sequence[str]) -> list[Job]:
     chosen(first.evaluation)
     folder = Path(asked.get("output", f"evaluations/{first.name}"))
     writes = os.environ.get("RANK", "0") == "0"
-    tests = {
-        key: rows(checked(first, key, folder if writes else None), first.prompt, first.system)
-        for key in dict.fromkeys(recipe.evaluation.data for recipe in recipes)
-    }
+    if writes:
+        make_demo(first)
+    probes = read_probes(folder / PROBES, again=writes)
+    tests = {}
+    for key in dict.fromkeys(recipe.evaluation.data for recipe in recipes):
+        samples = usable_samples(first, key, probes, folder / f"bad_rows.{key}.jsonl" if writes else None)
+        tests[key] = rows(samples, first.prompt, first.system)
+    if writes:
+        write_probes(folder / PROBES, probes)
     return [Job(recipe, tests[recipe.evaluation.data], folder, trained_on(recipe.model)) for recipe in recipes]
 
 
