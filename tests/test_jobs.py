@@ -11,6 +11,7 @@ import pytest
 
 from rlvtg.evaluation.jobs import jobs, trained_on
 from rlvtg.recipe import RecipeError
+from tests.tiny_qwen import write_video
 
 ROOT = Path(__file__).resolve().parent.parent
 RECIPE = """
@@ -33,7 +34,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.yaml").write_text(RECIPE)
     (tmp_path / "videos").mkdir()
-    (tmp_path / "videos/a.mp4").write_bytes(b"a video")
+    write_video(tmp_path / "videos/a.mp4", seconds=10, rate=2)
     for name, count in (("first", 2), ("second", 3)):
         rows = [
             {"id": f"{name}{k}", "video": "a.mp4", "duration": 10.0, "query": "a dog", "spans": [[1.0, 3.0]]}
