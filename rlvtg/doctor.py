@@ -159,7 +159,7 @@ def report(lines: Sequence[Line]) -> str:
     return "\n".join([*table, "", *(faults or ["time is right on every path"])])
 
 
-def _first_rows(recipe: Recipe) -> list[Row]:
+def _first_rows(recipe: Recipe) -> list[dict[str, Any]]:
     """The first row of each stage's data that is there."""
     found = []
     for name in dict.fromkeys(stage.data for stage in recipe.stages.values()):

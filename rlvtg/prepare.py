@@ -108,7 +108,7 @@ def _read(recipe: Recipe, folder: Path | None, probes: Probes) -> tuple[dict[str
     samples = {}
     for name in [name for name in recipe.data if name in used]:
         listed = None if folder is None else folder / f"bad_rows.{name}.jsonl"
-        samples[name] = usable_samples(recipe, name, probes, listed)
+        samples[name] = usable_samples(recipe, name, probes, listed, decode=recipe.decode_ahead and folder is not None)
     stage_rows = {}
     for name, stage in recipe.stages.items():
         if isinstance(stage, SftStage):

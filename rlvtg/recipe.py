@@ -23,7 +23,12 @@ from omegaconf.errors import OmegaConfBaseException
 
 SHIPPED = Path(__file__).resolve().parent.parent / "recipes"
 
-READERS = ("charades_sta", "time_r1", "jsonl")
+# fmt: off
+READERS = (
+    "charades_sta", "charades_txt", "activitynet", "qvhighlights", "tvgbench", "time_r1", "timelens", "museg",
+    "et_bench", "video_r1", "ms_swift", "llama_factory", "jsonl",
+)
+# fmt: on
 SAMPLINGS = ("linspace", "interval")
 TIMES = ("positions", "text", "overlay")
 BACKENDS = ("pyav", "torchcodec", "decord")
@@ -59,7 +64,7 @@ class Source:
 
     annotations: str = MISSING  # path of a file in the reader's format
     videos: str = MISSING  # folder
-    reader: str = "charades_sta"  # charades_sta | time_r1 | jsonl
+    reader: str = "charades_sta"  # one of READERS, which docs/data.md describes
     limit: int | None = None  # the first N rows; null = all
 
 
@@ -205,6 +210,7 @@ class Recipe:
     use_cpu: bool = False
     attn_implementation: str = "sdpa"
     cache_dir: str | None = None  # of decoded clips, shared by all runs; null = rlvtg/clips in the user's cache folder
+    decode_ahead: bool = True  # decode all clips before anything is trained, so that a broken one is left out in time
     cache_gb: float = 20.0  # what the clips may take on disk, in 2**30 bytes; 0 = keep none
     max_bad_fraction: float = 0.0  # share of rows that may be unreadable before the run stops, 0..1
     tiny: Tiny | None = None

@@ -42,7 +42,8 @@ BELOW: dict[str, list[str]] = {
     "completions": ["data", "text"],
     "tryout": ["completions", "reward"],
     "train": ["run", "plan", "mistakes"],
-    "cli": ["doctor", "plan", "export", "tryout", "mistakes", "data_check"],
+    "machine": ["video"],
+    "cli": ["doctor", "machine", "plan", "export", "tryout", "mistakes", "data_check"],
 }
 # What a part, or one module of it, may import from outside rlvtg and the standard library, where that is a closed list.
 # Three rewards share a tagger and rewards import nothing of each other, so one module of text loads the taggers.

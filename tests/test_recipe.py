@@ -443,7 +443,10 @@ def test_a_cycle_through_two_files_is_named(here: Path) -> None:
         ("video.max_frames=2", "video.min_frames: got 4 with max_frames 2, want an even number between them"),
         ("video.max_pixels=784", "video.min_pixels: got 100352, allowed: up to max_pixels (784)"),
         ("video.total_pixels=784", "video.min_pixels: got 100352, allowed: up to total_pixels (784)"),
-        ("data.rl.reader=charades", "data.rl.reader: got 'charades', nearest: charades_sta (allowed: charades_sta, "),
+        (
+            "data.rl.reader=charade_sta",
+            "data.rl.reader: got 'charade_sta', nearest: charades_sta (allowed: charades_sta, ",
+        ),
         ("data.rl.limit=0", "data.rl.limit: got 0, allowed: 1 or more"),
         ("evaluation.thresholds=[0.5, 2]", "evaluation.thresholds: got 2, allowed: from 0 to 1"),
         ("prompt={query}", "prompt: got {video} 0 times and {query} 1 times, want {video} exactly once"),

@@ -5,6 +5,7 @@ from itertools import groupby
 from typing import Any
 
 from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
 
 from rlvtg.evaluation.cross import Cell, cross, plain
 from rlvtg.evaluation.evaluate import dtype, evaluate
@@ -22,8 +23,10 @@ def evaluate_all(jobs: Sequence[Job]) -> int:
     Raises RecipeError for a model that cannot be loaded, and for an evaluation whose folder holds another one.
     """
     state = PartialState(cpu=jobs[0].recipe.use_cpu)
+    shared = [list(jobs)]
+    broadcast_object_list(shared)  # the first process has the rows
     cells: list[Cell] = []
-    for path, group in groupby(jobs, key=lambda job: job.model):
+    for path, group in groupby(shared[0], key=lambda job: job.model):
         several = list(group)
         recipe = several[0].recipe
         kind = family(load_config(plain_model(path)))

@@ -72,17 +72,27 @@ def jobs(words: Sequence[str]) -> list[Job]:
     grammar(first.grammar)
     chosen(first.evaluation)
     folder = Path(asked.get("output", f"evaluations/{first.name}"))
-    writes = os.environ.get("RANK", "0") == "0"
-    if writes:
-        make_demo(first)
-    probes = read_probes(folder / PROBES, again=writes)
-    tests = {}
-    for key in dict.fromkeys(recipe.evaluation.data for recipe in recipes):
-        samples = usable_samples(first, key, probes, folder / f"bad_rows.{key}.jsonl" if writes else None)
-        tests[key] = rows(samples, first.prompt, first.system)
-    if writes:
-        write_probes(folder / PROBES, probes)
+    keys = list(dict.fromkeys(recipe.evaluation.data for recipe in recipes))
+    # the first process reads the files; the others get its rows in `evaluate_all`
+    is_first = os.environ.get("RANK", "0") == "0"
+    tests = _rows(first, keys, folder) if is_first else {key: [] for key in keys}
     return [Job(recipe, tests[recipe.evaluation.data], folder, trained_on(recipe.model)) for recipe in recipes]
+
+
+def _rows(recipe: Recipe, keys: Sequence[str], folder: Path) -> dict[str, list[dict[str, Any]]]:
+    """The rows of each test set; bad ones, and what the video files say of themselves, are listed in `folder`."""
+    make_demo(recipe)
+    folder.mkdir(parents=True, exist_ok=True)
+    probes = read_probes(folder / PROBES, again=True)
+    tests = {}
+    try:
+        for key in keys:
+            listed = folder / f"bad_rows.{key}.jsonl"
+            samples = usable_samples(recipe, key, probes, listed, decode=recipe.decode_ahead)
+            tests[key] = rows(samples, recipe.prompt, recipe.system)
+    finally:
+        write_probes(folder / PROBES, probes)
+    return tests
 
 
 def trained_on(model: str) -> str:

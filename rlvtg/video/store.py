@@ -5,8 +5,6 @@ changed has another name, and one that moved keeps its own. Files appear by rena
 at all, whichever process is killed when; no process locks another out.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os
@@ -31,8 +29,8 @@ def default_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "rlvtg" / "clips"
 
 
-def clip_store(recipe: Recipe) -> ClipStore | None:
-    """Where a recipe's decoded clips are kept on disk; None if they are not to be."""
+def clip_store(recipe: Recipe) -> "ClipStore | None":
+    """Where the clips of a recipe's runs are kept on disk; None if they are not to be."""
     if not recipe.cache_gb:
         return None
     return ClipStore(recipe.cache_dir or default_folder(), int(recipe.cache_gb * 2**30))
