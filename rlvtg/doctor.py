@@ -502,9 +502,7 @@ def _evaluation(model: PreTrainedModel, encoder: Encoder, truths: Sequence[_Trut
     completions = rollout(model, [truth.prompt for truth in truths], greedy(encoder, _NEW_TOKENS))
     wanted = encoder.processor.batch_decode(completions, skip_special_tokens=True)
     rows = [truth.row for truth in truths]
-    made = predict(
-        model, encoder, rows, grammar_name="to", batch_size=len(rows), max_new_tokens=_NEW_TOKENS, quiet=True
-    )
+    [made] = predict(model, encoder, [rows], grammar_name="to", max_new_tokens=_NEW_TOKENS, quiet=True)
     for prediction, text in zip(made, wanted, strict=True):
         if prediction["completion"] != text:
             return None, f"wrote {prediction['completion']!r} where the rollout wrote {text!r}"
