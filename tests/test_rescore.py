@@ -35,10 +35,6 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return "theirs.jsonl"
 
 
-def available() -> list[str]:
-    return [name for name in protocol_names() if name not in ("time_r1", "timezero", "videochat_r1")]
-
-
 def test_the_same_file_has_another_number_under_every_protocol(file: str) -> None:
     got = rescore(file, ["rlvtg", "tempsamp_r1", "timelens", "invert4tvg"], grammar_name="to")
     miou = {name: metrics["mIoU"] for name, metrics in got.items()}
@@ -53,7 +49,7 @@ def test_the_same_file_has_another_number_under_every_protocol(file: str) -> Non
 
 def test_spans_without_text_are_scored_as_they_are_under_every_protocol(tmp_path: Path) -> None:
     rows = [{"id": "a", "spans": [[10, 20]], "predicted": [[10, 15]]}, {"id": "b", "spans": [[0, 1]], "predicted": []}]
-    got = rescore(lines(tmp_path / "theirs.jsonl", rows), available())
+    got = rescore(lines(tmp_path / "theirs.jsonl", rows), protocol_names())
     assert {metrics["mIoU"] for metrics in got.values()} == {0.25}
     assert {metrics["parse_failure_rate"] for metrics in got.values()} == {0.5}
 
