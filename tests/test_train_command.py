@@ -483,7 +483,7 @@ def refused(place: Path, *argv: str, **changes: str) -> str:
         ("data.rl.videos=none", ["data.rl.videos: no folder none"]),
         ("data.rl.annotations=gone.jsonl", ["data.rl: 1 of 3 rows are bad (1 missing video)", "videos/gone.mp4"]),
         ("data.rl.annotations=broken.jsonl", ["data.rl: broken.jsonl, line 1: not JSON"]),
-        ("data.rl.reader=charades", ["data.rl.reader: got 'charades', nearest: charades_sta"]),
+        ("data.rl.reader=charade_sta", ["data.rl.reader: got 'charade_sta', nearest: charades_sta"]),
         ("stages.rl.per_device_train_batch_size=12", ["got 12 with num_generations 8", "allowed 8, 16, 24 ..."]),
         ("stages.rl.per_device_train_batch_size=32", ["data.rl: got 3 rows, but stage rl takes 4 at once"]),
         ("stages.rl.rewards.timestamp_iou.weight=1", ["no reward is called 'timestamp_iou'", "'timestamp_tiou'"]),
