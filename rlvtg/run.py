@@ -35,10 +35,12 @@ from rlvtg.evaluation.report import (
 from rlvtg.export import ADAPTER, MERGED, export
 from rlvtg.model import tiny as tiny_model
 from rlvtg.model.family import family
+from rlvtg.model.features import FeatureCache
 from rlvtg.model.inputs import Encoder
 from rlvtg.model.load import load_config, load_model, load_processor
+from rlvtg.model.vision import share_vision
 from rlvtg.prepare import Prepared, Rows, follow
-from rlvtg.recipe import GrpoStage, Recipe, SftStage, is_made
+from rlvtg.recipe import MERGER, GrpoStage, Recipe, SftStage, is_made, trained
 from rlvtg.training.grpo import grpo_trainer
 from rlvtg.training.progress import Progress
 from rlvtg.training.setup import generating
@@ -62,9 +64,12 @@ def run(recipe: Recipe, prepared: Prepared | None) -> int:
     prepared = _share(recipe, prepared)
     folder = prepared.folder
     kind = family(load_config(recipe.model))  # a model that is not supported is refused before its processor is read
-    encoder = Encoder(load_processor(recipe.model), kind, recipe.video, store=clip_store(recipe))
+    encoder = Encoder(
+        load_processor(recipe.model), kind, recipe.video, store=clip_store(recipe), features=feature_cache(recipe)
+    )
     if recipe.evaluation.before and not _done(folder / "evaluation" / BEFORE):
         model = load_model(recipe.model, attn_implementation=recipe.attn_implementation).to(state.device)
+        share_vision(model, encoder.features)
         evaluate(recipe, model, encoder, prepared.test_rows, folder / "evaluation" / BEFORE, state)
         del model
     path = recipe.model
@@ -89,6 +94,14 @@ def clip_store(recipe: Recipe) -> ClipStore | None:
     if not recipe.cache_gb:
         return None
     return ClipStore(recipe.cache_dir or default_folder(), int(recipe.cache_gb * 2**30))
+
+
+def feature_cache(recipe: Recipe) -> FeatureCache | None:
+    """Where the run's models keep the features of videos; None if they do not."""
+    if not recipe.video.cache_features:
+        return None
+    merged = not any(trained(stage, MERGER) for stage in recipe.stages.values())
+    return FeatureCache(int(recipe.feature_cache_gb * 2**30), merged=merged)
 
 
 def _share(recipe: Recipe, prepared: Prepared | None) -> Prepared:
