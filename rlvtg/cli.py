@@ -66,7 +66,118 @@ def _reward(verbs: Any) -> None:
     parser.set_defaults(run=run)
 
 
-VERBS: tuple[Callable[[Any], None], ...] = (_reward,)
+def _doctor(verbs: Any) -> None:
+    """`rlvtg doctor recipe=...`: is time right on this machine, with this model?"""
+
+    def run(arguments: argparse.Namespace, words: Sequence[str]) -> int:
+        from rlvtg import recipe as recipes
+
+        recipe = recipes.load(words)
+        from rlvtg import doctor, machine
+
+        print(machine.report(recipe))
+        lines = doctor.examine(recipe, tolerance=arguments.tolerance)
+        print(f"\n{doctor.report(lines)}")
+        return 1 if any(line.fault for line in lines) else 0
+
+    parser = verbs.add_parser(
+        "doctor",
+        usage="rlvtg doctor recipe=NAME [key=value ...] [--tolerance X]",
+        help="check that every path of a run sees the time that its videos have",
+        description="Runs one video at several frame rates, and the first video of each stage, through every path that "
+        "the recipe will use, and shows positions, seconds per grid and log-probability differences. Exit status 1 if "
+        "any is wrong.",
+    )
+    parser.add_argument("--tolerance", type=float, metavar="X", help="of log-probabilities (default: by dtype)")
+    parser.set_defaults(run=run)
+
+
+def _data(verbs: Any) -> None:
+    """`rlvtg data check|convert`: look at annotations, and write them in our own format."""
+
+    def check(arguments: argparse.Namespace, words: Sequence[str]) -> int:
+        if words and not arguments.reader:
+            return files(arguments, words)
+        from rlvtg.data.oddities import report
+
+        text, bad = report(_samples(arguments, words), files=arguments.videos is not None)
+        print(text)
+        return 1 if bad else 0
+
+    def files(arguments: argparse.Namespace, words: Sequence[str]) -> int:
+        from rlvtg.recipe import load
+
+        recipe = load(words)
+        from rlvtg.data_check import check_recipe
+
+        return check_recipe(recipe, decode=arguments.decode)
+
+    def convert(arguments: argparse.Namespace, words: Sequence[str]) -> int:
+        from rlvtg.data import jsonl
+        from rlvtg.data.oddities import report
+
+        samples = _samples(arguments, words)
+        text, _ = report(samples, files=False)
+        jsonl.write(samples, arguments.output, arguments.videos, force=arguments.force)
+        print(f"{arguments.output}: {text}")
+        return 0
+
+    parser = verbs.add_parser("data", help="check annotations, or convert them to rlvtg's own format")
+    actions = parser.add_subparsers(metavar="ACTION", required=True)
+    source = argparse.ArgumentParser(add_help=False)
+    source.add_argument("--reader", metavar="NAME", help="the format: charades_sta, jsonl, ... (docs/data.md)")
+    source.add_argument("--annotations", metavar="FILE")
+
+    checker = actions.add_parser(
+        "check",
+        parents=[source],
+        usage="rlvtg data check recipe=NAME [key=value ...] [--decode]\n"
+        "       rlvtg data check --reader NAME --annotations FILE (--videos DIR | --no-videos)",
+        help="list the bad rows of a recipe's data, or of an annotation file",
+        description="With a recipe: reads every video that it uses, and lists the rows that a run would leave out; "
+        "exit status 1 if a run would stop. With a file: counts what is odd in it; exit status 1 if any row is bad.",
+    )
+    checker.add_argument("--decode", action="store_true", help="decode every clip too, into the cache (data prepare)")
+    where = checker.add_mutually_exclusive_group()
+    where.add_argument("--videos", metavar="DIR", help="the folder of the videos, which are looked for")
+    where.add_argument("--no-videos", action="store_const", const=None, dest="videos", help="do not look for videos")
+    checker.set_defaults(run=check)
+
+    preparer = actions.add_parser(
+        "prepare",
+        usage="rlvtg data prepare recipe=NAME [key=value ...]",
+        help="decode every clip of a recipe into the cache on disk",
+        description="What `data check --decode` does: decodes what the cache does not hold yet, in parallel, and lists "
+        "the rows whose video cannot be decoded. It can be stopped and goes on where it was.",
+    )
+    preparer.set_defaults(run=files, decode=True)
+
+    converter = actions.add_parser(
+        "convert",
+        parents=[source],
+        help="write annotations as rlvtg's JSON lines",
+        description="Writes every row, bad ones too, for the reader jsonl with the same folder of videos.",
+    )
+    converter.add_argument("--videos", required=True, metavar="DIR", help="the folder that paths are relative to")
+    converter.add_argument("--output", required=True, metavar="FILE", help="a .jsonl file")
+    converter.add_argument("--force", action="store_true", help="overwrite the file if it is there")
+    converter.set_defaults(run=convert)
+
+
+def _samples(arguments: argparse.Namespace, words: Sequence[str]) -> Any:
+    from rlvtg.data.read import read
+    from rlvtg.data.sample import DataError
+    from rlvtg.recipe import Source
+
+    if words:
+        raise DataError(f"got {words[0]!r} and --reader, want either a recipe or an annotation file")
+    if not arguments.reader or not arguments.annotations:
+        got = "--reader alone" if arguments.reader else "neither a recipe nor a reader"
+        raise DataError(f"got {got}, want --reader NAME --annotations FILE")
+    return read(Source(arguments.annotations, arguments.videos or ".", arguments.reader))
+
+
+VERBS: tuple[Callable[[Any], None], ...] = (_reward, _data, _doctor)
 
 
 def _count(text: str) -> int:

@@ -7,18 +7,27 @@ those positions. So a library that drops or changes time anywhere on the way is 
 """
 
 import math
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
+import av
+import numpy as np
 import torch
 from transformers import PreTrainedModel
 
+from rlvtg.data.read import read
+from rlvtg.data.row import rows
+from rlvtg.data.sample import Sample
 from rlvtg.evaluation.predict import greedy, predict
-from rlvtg.model.family import Family
+from rlvtg.model import tiny as tiny_model
+from rlvtg.model.family import Family, family
 from rlvtg.model.inputs import Encoder, Inputs, batch
-from rlvtg.recipe import RecipeError
+from rlvtg.model.load import load_config, load_model, load_processor
+from rlvtg.recipe import Recipe, RecipeError, is_made
 from rlvtg.rollout.hf import rollout
 from rlvtg.training.prefix import packed, unpacked
 from rlvtg.training.sft import collator, target
@@ -43,7 +52,8 @@ class Line:
     """What one path did with one video.
 
     Attributes:
-        path: processor, policy, shared prefix, rollout, sft or evaluation.
+        path: decoder, processor, policy, shared prefix, rollout, sft or evaluation.
+        video: the row's id.
         fps: frames per second that were asked for.
         seconds_per_grid: seconds from one temporal patch to the next, by the frames' presentation times.
         last_frame: time position of the last temporal patch, relative to the first.
@@ -53,6 +63,7 @@ class Line:
     """
 
     path: str
+    video: str
     fps: float
     seconds_per_grid: float
     last_frame: int
@@ -99,6 +110,93 @@ def require_parity(model: PreTrainedModel, encoder: Encoder, row: Row) -> None:
             f"time is wrong for {row['video']}, so nothing is trained: {'; '.join(faults)}; "
             "rlvtg doctor recipe=... shows every path"
         )
+
+
+RATES = (1.0, 2.0, 4.0)
+_FRAMES, _FPS = 64, 8  # of the clip whose times are known
+
+
+def examine(recipe: Recipe, *, tolerance: float | None = None) -> list[Line]:
+    """Every path at several frame rates with a clip whose times are known from its pictures, and at the recipe's rate
+    with the first video of each stage.
+
+    Args:
+        recipe: a loaded recipe; its model is loaded as its first stage would load it.
+        tolerance: of log-probabilities; default by the model's dtype.
+    """
+    if recipe.tiny is not None and is_made(recipe, recipe.model):
+        tiny_model.make(recipe.model, seed=recipe.tiny.seed)
+    kind = family(load_config(recipe.model))
+    processor = load_processor(recipe.model)
+    stage = next(iter(recipe.stages.values()))
+    dtype = torch.bfloat16 if recipe.bf16 and stage.lora is not None else torch.float32
+    device = "cuda" if torch.cuda.is_available() and not recipe.use_cpu else "cpu"
+    model = load_model(recipe.model, dtype=dtype, attn_implementation=recipe.attn_implementation).to(device)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "clock.mp4"
+        _write_clock(path)
+        sample = Sample("clock", str(path), _FRAMES / _FPS, "the picture becomes white", ((2.0, 5.0),))
+        row = rows([sample], recipe.prompt, recipe.system)[0]
+        encoder = Encoder(processor, kind, recipe.video)
+        lines = [_clock_line(_at(encoder, fps), row) for fps in dict.fromkeys([recipe.video.fps, *RATES])]
+        lines += check_parity(model, encoder, row, RATES, tolerance=tolerance)
+    for own in _first_rows(recipe):
+        lines += check_parity(model, encoder, own, tolerance=tolerance)
+    return lines
+
+
+def report(lines: Sequence[Line]) -> str:
+    """The lines as a table, the failing ones marked and explained below it."""
+    head = ("", "video", "path", "fps", "s/grid", "last frame", "text", "log-prob")
+    table = ["{:4}  {:20}  {:13}  {:>5}  {:>7}  {:>10}  {:>5}  {:>8}".format(*head)]
+    for line in lines:
+        difference = "-" if line.difference is None else f"{line.difference:.1e}"
+        table.append(
+            f"{'FAIL' if line.fault else 'ok':4}  {line.video[-20:]:20}  {line.path:13}  {line.fps:5g}  "
+            f"{line.seconds_per_grid:7.3f}  {line.last_frame:10d}  {line.text:5d}  {difference:>8}"
+        )
+    faults = [f"FAIL  {line.path} at {line.fps:g} fps, {line.video}: {line.fault}" for line in lines if line.fault]
+    return "\n".join([*table, "", *(faults or ["time is right on every path"])])
+
+
+def _first_rows(recipe: Recipe) -> list[dict[str, Any]]:
+    """The first row of each stage's data that is there."""
+    found = []
+    for name in dict.fromkeys(stage.data for stage in recipe.stages.values()):
+        source = recipe.data[name]
+        if Path(source.annotations).is_file():
+            good = [sample for sample in read(source) if Path(sample.video).is_file() and sample.spans]
+            found += rows(good[:1], recipe.prompt, recipe.system)
+    return found
+
+
+def _write_clock(path: Path) -> None:
+    """A video whose pictures tell their number: the n-th is grey of brightness 20 + 3 n."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=_FPS)
+        stream.width, stream.height, stream.pix_fmt = 224, 168, "yuv420p"
+        for number in range(_FRAMES):
+            picture = np.full((168, 224, 3), 20 + 3 * number, dtype=np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())
+
+
+def _clock_line(encoder: Encoder, row: Row) -> Line:
+    """Whether the frames of the clip of known times are the ones that their time stamps say."""
+    clip = encoder.clip(row)
+    told = (clip.frames.mean(axis=(1, 2, 3)) - 20) / 3 / _FPS
+    wrong = int((np.abs(told - clip.timestamps) > 0.5 / _FPS).sum())
+    step = encoder.family.temporal_patch_size * float(clip.timestamps[-1] - clip.timestamps[0]) / (len(told) - 1)
+    return Line(
+        path="decoder",
+        video=row["id"],
+        fps=encoder.settings.fps,
+        seconds_per_grid=step,
+        last_frame=0,
+        text=0,
+        difference=None,
+        fault=f"{wrong} of {len(told)} frames are not those of their times" if wrong else None,
+    )
 
 
 def expected_positions(
@@ -171,6 +269,7 @@ def _at_one_rate(model: PreTrainedModel, encoder: Encoder, row: Row, tolerance: 
     return [
         Line(
             path=name,
+            video=row["id"],
             fps=settings.fps,
             seconds_per_grid=float(seconds) * encoder.family.temporal_patch_size,
             last_frame=int(moments.max() - moments.min()),

@@ -9,15 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from rlvtg import recipe as recipes
-from rlvtg.data import tiny
-from rlvtg.data.check import check
 from rlvtg.data.narration import narrate
-from rlvtg.data.read import read
 from rlvtg.data.row import COLUMNS, rows
 from rlvtg.data.sample import DataError, Sample
+from rlvtg.data_check import PROBES, make_demo, usable_samples
 from rlvtg.recipe import GrpoStage, Recipe, RecipeError, SftStage, prompts_per_rollout
 from rlvtg.reward import Reward, bind
 from rlvtg.text.grammar import grammar
+from rlvtg.video.scan import Probes, read_probes, write_probes
 
 Rows = list[dict[str, Any]]
 
@@ -42,12 +41,15 @@ def prepare(recipe: Recipe) -> Prepared:
         RecipeError, RewardError, GrammarError, DataError: whatever is wrong, in one sentence.
     """
     stage_rewards = _bind(recipe)
-    if recipe.tiny is not None:
-        sizes = {split: getattr(recipe.tiny, split) for split in tiny.SPLITS}
-        tiny.make(recipe.tiny.folder, sizes, seed=recipe.tiny.seed)
+    make_demo(recipe)
     folder = _free_folder(recipe)
     folder.mkdir(parents=True, exist_ok=True)
-    stage_rows, test_rows = _read(recipe, folder)
+    # a resumed run reads the videos again that have changed since
+    probes = read_probes(folder / PROBES, again=True)
+    try:
+        stage_rows, test_rows = _read(recipe, folder, probes)
+    finally:
+        write_probes(folder / PROBES, probes)
     written = folder / "recipe.yaml"
     if not written.exists():
         written.write_text(recipes.dump(replace(recipe, output_dir=str(folder))), encoding="utf-8")
@@ -55,8 +57,11 @@ def prepare(recipe: Recipe) -> Prepared:
 
 
 def follow(recipe: Recipe, folder: Path) -> Prepared:
-    """The same for the other processes, once `prepare` has returned in the first one; nothing is written."""
-    return Prepared(folder, _bind(recipe), *_read(recipe, None))
+    """The same for the other processes, once `prepare` has returned in the first one; nothing is written.
+
+    What the first one has found the videos to be is read from the folder, so that all go by the same.
+    """
+    return Prepared(folder, _bind(recipe), *_read(recipe, None, read_probes(folder / PROBES)))
 
 
 def _bind(recipe: Recipe) -> dict[str, list[Reward]]:
@@ -91,11 +96,17 @@ def _require_same_recipe(written: Path, recipe: Recipe) -> None:
         )
 
 
-def _read(recipe: Recipe, folder: Path | None) -> tuple[dict[str, Rows], Rows]:
-    """The rows of every stage and of the evaluation. Bad rows are listed in `folder`, if one is given."""
+def _read(recipe: Recipe, folder: Path | None, probes: Probes) -> tuple[dict[str, Rows], Rows]:
+    """The rows of every stage and of the evaluation. Bad rows are listed in `folder`, if one is given.
+
+    `probes` is what is known of the videos; it gets what is read now.
+    """
     used = {stage.data for stage in recipe.stages.values()} | {recipe.evaluation.data}
     # in the order of the recipe: the first thing that is wrong is the same every time
-    samples = {name: _samples(recipe, name, folder) for name in recipe.data if name in used}
+    samples = {}
+    for name in [name for name in recipe.data if name in used]:
+        listed = None if folder is None else folder / f"bad_rows.{name}.jsonl"
+        samples[name] = usable_samples(recipe, name, probes, listed, decode=recipe.decode_ahead and folder is not None)
     stage_rows = {}
     for name, stage in recipe.stages.items():
         if isinstance(stage, SftStage):
@@ -118,11 +129,3 @@ def _supervised(recipe: Recipe, name: str, stage: SftStage, samples: list[Sample
         return rows(samples, recipe.prompt, recipe.system, stage.completion, supervised=True)
     except DataError as error:
         raise DataError(f"stages.{name}: {error}") from error
-
-
-def _samples(recipe: Recipe, name: str, folder: Path | None) -> list[Sample]:
-    listed = None if folder is None else folder / f"bad_rows.{name}.jsonl"
-    try:
-        return check(read(recipe.data[name]), max_bad_fraction=recipe.max_bad_fraction, bad_rows_path=listed)
-    except DataError as error:
-        raise DataError(f"data.{name}: {error}") from error

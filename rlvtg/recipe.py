@@ -6,6 +6,7 @@ anything heavy starts.
 """
 
 import difflib
+import importlib.util
 import math
 import os
 import re
@@ -22,9 +23,15 @@ from omegaconf.errors import OmegaConfBaseException
 
 SHIPPED = Path(__file__).resolve().parent.parent / "recipes"
 
-READERS = ("charades_sta", "time_r1", "jsonl")
+# fmt: off
+READERS = (
+    "charades_sta", "charades_txt", "activitynet", "qvhighlights", "tvgbench", "time_r1", "timelens", "museg",
+    "et_bench", "video_r1", "ms_swift", "llama_factory", "jsonl",
+)
+# fmt: on
 SAMPLINGS = ("linspace", "interval")
 TIMES = ("positions", "text", "overlay")
+BACKENDS = ("pyav", "torchcodec", "decord")
 EXPORTS = ("adapter", "merged")
 # The schedules of Hugging Face that need no argument beyond the number of warm-up steps.
 # fmt: off
@@ -69,7 +76,7 @@ class Source:
 
     annotations: str = MISSING  # path of a file in the reader's format
     videos: str = MISSING  # folder
-    reader: str = "charades_sta"  # charades_sta | time_r1 | jsonl
+    reader: str = "charades_sta"  # one of READERS, which docs/data.md describes
     limit: int | None = None  # the first N rows; null = all
 
 
@@ -88,6 +95,9 @@ class Video:
     # overlay (a stamp drawn on each frame, besides the positions)
     time: str = "positions"
     time_format: str = "{:.1f}"  # the stamp: {:.1f} is its second, {index} the number of its frame (text: of its pair)
+    backend: str = "pyav"  # pyav | torchcodec | decord: who decodes; the frames and times are the same, or refused
+    decode_timeout: float = 300.0  # seconds after which the decoding of one video is given up and its process killed
+    duration_slack: float = 2.0  # seconds by which a file may be longer or shorter than its annotation says
     # Keep what the vision tower makes of a video for the rest of the run. Needs stages that train no part of the tower:
     # by freeze: [visual] (or its patch_embed and blocks; the merger may learn), or by lora on the language model alone.
     cache_features: bool = False
@@ -214,6 +224,7 @@ class Recipe:
     use_cpu: bool = False
     attn_implementation: str = "sdpa"
     cache_dir: str | None = None  # of decoded clips, shared by all runs; null = rlvtg/clips in the user's cache folder
+    decode_ahead: bool = True  # decode all clips before anything is trained, so that a broken one is left out in time
     cache_gb: float = 20.0  # what the clips may take on disk, in 2**30 bytes; 0 = keep none
     feature_cache_gb: float = 8.0  # what video.cache_features may take in each process's memory, in 2**30 bytes
     max_bad_fraction: float = 0.0  # share of rows that may be unreadable before the run stops, 0..1
@@ -539,9 +550,10 @@ def _narrow(kind: Any, value: Any) -> Any:
 
 # Numbers by the name of their field: the fields, what they may be, and whether a number is that.
 _RANGES: tuple[tuple[str, str, Callable[[float], bool]], ...] = (
-    ("fps learning_rate temperature epsilon epsilon_high num_train_epochs", "above 0", lambda x: x > 0),
+    ("fps learning_rate temperature epsilon epsilon_high num_train_epochs decode_timeout", "above 0", lambda x: x > 0),
     ("feature_cache_gb", "above 0", lambda x: x > 0),
-    ("beta warmup_steps weight_decay max_grad_norm top_k pictures seed cache_gb", "0 or more", lambda x: x >= 0),
+    ("beta warmup_steps weight_decay max_grad_norm top_k pictures seed", "0 or more", lambda x: x >= 0),
+    ("cache_gb duration_slack", "0 or more", lambda x: x >= 0),
     ("limit min_frames max_frames min_pixels max_pixels total_pixels", "1 or more", lambda x: x >= 1),
     ("r lora_alpha sft rl validation test batch_size max_new_tokens", "1 or more", lambda x: x >= 1),
     ("per_device_train_batch_size gradient_accumulation_steps", "1 or more", lambda x: x >= 1),
@@ -620,6 +632,10 @@ def _numbers(value: Any, path: str = "") -> Iterator[tuple[str, float]]:
 def _check_video(video: Video) -> None:
     _check_choice("video.sampling", video.sampling, SAMPLINGS)
     _check_choice("video.time", video.time, TIMES)
+    _check_choice("video.backend", video.backend, BACKENDS)
+    package = {"pyav": "av"}.get(video.backend, video.backend)
+    if importlib.util.find_spec(package) is None:
+        raise RecipeError(f"video.backend: got {video.backend}, which is not installed; pip install {package}")
     if math.ceil(video.min_frames / 2) > video.max_frames // 2:
         got = f"{video.min_frames} with max_frames {video.max_frames}"
         raise RecipeError(f"video.min_frames: got {got}, want an even number between them, since frames go in pairs")

@@ -35,17 +35,17 @@ from rlvtg.evaluation.report import (
 from rlvtg.export import ADAPTER, MERGED, export
 from rlvtg.model import tiny as tiny_model
 from rlvtg.model.family import family
-from rlvtg.model.features import FeatureCache
+from rlvtg.model.features import feature_cache
 from rlvtg.model.inputs import Encoder
 from rlvtg.model.load import load_config, load_model, load_processor
 from rlvtg.model.vision import share_vision
 from rlvtg.prepare import Prepared, Rows, follow
-from rlvtg.recipe import MERGER, GrpoStage, Recipe, SftStage, is_made, trained
+from rlvtg.recipe import GrpoStage, Recipe, SftStage, is_made
 from rlvtg.training.grpo import grpo_trainer
 from rlvtg.training.progress import Progress
 from rlvtg.training.setup import generating
 from rlvtg.training.sft import sft_trainer
-from rlvtg.video.store import ClipStore, default_folder
+from rlvtg.video.store import clip_store
 
 BEFORE = "before"
 
@@ -87,21 +87,6 @@ def run(recipe: Recipe, prepared: Prepared | None) -> int:
         finish(recipe, prepared, encoder, seconds=time.monotonic() - started)
     state.wait_for_everyone()
     return 0
-
-
-def clip_store(recipe: Recipe) -> ClipStore | None:
-    """Where the run's decoded clips are kept on disk; None if they are not to be."""
-    if not recipe.cache_gb:
-        return None
-    return ClipStore(recipe.cache_dir or default_folder(), int(recipe.cache_gb * 2**30))
-
-
-def feature_cache(recipe: Recipe) -> FeatureCache | None:
-    """Where the run's models keep the features of videos; None if they do not."""
-    if not recipe.video.cache_features:
-        return None
-    merged = not any(trained(stage, MERGER) for stage in recipe.stages.values())
-    return FeatureCache(int(recipe.feature_cache_gb * 2**30), merged=merged)
 
 
 def _share(recipe: Recipe, prepared: Prepared | None) -> Prepared:

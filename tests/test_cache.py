@@ -21,6 +21,8 @@ def settings(**changes: object) -> SimpleNamespace:
         "max_pixels": 12544,
         "total_pixels": 19267584,
         "sampling": "linspace",
+        "backend": "pyav",
+        "decode_timeout": 60.0,
     }
     return SimpleNamespace(**{**values, **changes})
 

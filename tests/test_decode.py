@@ -1,84 +1,13 @@
-"""The pictures tell their own number, so what a timestamp says is compared with what the frame shows.
-
-The left half of frame k has the grey level of k // 10, the right half that of k % 10.
-"""
-
 import pickle
-from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
-from types import SimpleNamespace
 
 import av
 import numpy as np
 import pytest
 
-from rlvtg.video.decode import Clip, VideoError, read_clip
-
-MS = Fraction(1, 1000)
-VFR = [0, 100, 150, 400, 1000, 1100, 1900, 2000, 2500, 2600, 3300, 3350, 4000]
-
-
-def settings(**changes: object) -> SimpleNamespace:
-    values = {
-        "fps": 2.0,
-        "min_frames": 4,
-        "max_frames": 768,
-        "min_pixels": 784,
-        "max_pixels": 12544,
-        "total_pixels": 19267584,
-        "sampling": "linspace",
-    }
-    return SimpleNamespace(**{**values, **changes})
-
-
-def write_video(
-    path: Path,
-    milliseconds: Sequence[int],
-    *,
-    size: tuple[int, int] = (84, 112),
-    noise: bool = False,
-    rotation: int = 0,
-    container: dict[str, str] | None = None,
-    **codec: str,
-) -> Path:
-    """Frame k shows its number at milliseconds[k]; keyframes every 7 frames, 2 B-frames."""
-    height, width = size
-    random = np.random.default_rng(0)
-    with av.open(str(path), "w", options=container or {}) as file:
-        stream = file.add_stream("libx264", rate=10, options={"g": "7", "bf": "2", "crf": "10", **codec})
-        stream.width, stream.height = width, height
-        stream.pix_fmt = "yuv444p" if width % 2 or height % 2 else "yuv420p"
-        stream.time_base = stream.codec_context.time_base = MS
-        if rotation:
-            stream.set_display_rotation(rotation)
-        for k, time in enumerate(milliseconds):
-            picture = numbered(k, height, width)
-            if noise:
-                picture = random.integers(0, 255, (height, width, 3)).astype(np.uint8)
-            if rotation:
-                picture[: height // 2, : width // 2] = 255
-            frame = av.VideoFrame.from_ndarray(picture, "rgb24")
-            frame.pts, frame.time_base = time, MS
-            file.mux(stream.encode(frame))
-        file.mux(stream.encode(None))
-    return path
-
-
-def numbered(k: int, height: int, width: int) -> np.ndarray:
-    picture = np.full((height, width, 3), 20 + 20 * (k % 10), np.uint8)
-    picture[:, : width // 2] = 20 + 20 * (k // 10)
-    return picture
-
-
-def frame_numbers(clip: Clip) -> list[int]:
-    quarter = clip.frames.shape[2] // 4
-    tens, ones = clip.frames[:, :, :quarter].mean((1, 2, 3)), clip.frames[:, :, -quarter:].mean((1, 2, 3))
-    return [10 * round((ten - 20) / 20) + round((one - 20) / 20) for ten, one in zip(tens, ones, strict=True)]
-
-
-def every_tenth(frames: int, start: int = 0) -> list[int]:
-    return [start + 100 * k for k in range(frames)]
+from rlvtg.video.decode import VideoError, read_clip
+from tests.numbered_video import VFR, every_tenth, frame_numbers, numbered, settings, write_video
 
 
 def test_a_constant_rate_video_is_sampled_evenly_and_stamped_truly(tmp_path: Path) -> None:
@@ -183,26 +112,114 @@ def test_a_file_that_is_not_a_video_is_an_error(tmp_path: Path) -> None:
         read_clip(tmp_path / "a.mp4", settings())
 
 
-@pytest.mark.parametrize(
-    ("suffix", "options"),
-    [("mp4", {}), ("mp4", {"movflags": "faststart"}), ("mkv", {})],
-    ids=["header last", "header first", "mkv"],
-)
-def test_a_truncated_file_is_an_error(tmp_path: Path, suffix: str, options: dict[str, str]) -> None:
-    path = write_video(tmp_path / f"a.{suffix}", every_tenth(60), noise=True, container=options)
+CONTAINERS = {
+    "mp4, header last": ("mp4", {}),
+    "mp4, header first": ("mp4", {"movflags": "faststart"}),
+    "mp4, in fragments": ("mp4", {"movflags": "frag_keyframe+empty_moov"}),
+    "mkv": ("mkv", {}),
+    "avi": ("avi", {}),
+    "flv": ("flv", {}),
+    "ts": ("ts", {}),
+}
+
+
+def write_in(folder: Path, container: str) -> Path:
+    suffix, options = CONTAINERS[container]
+    path, times = folder / f"a.{suffix}", every_tenth(80)
+    if suffix == "avi":  # which has neither B-frames nor times between its ticks
+        return write_video(path, times, moving=True, tick=Fraction(1, 10), crf="20", bf="0")
+    return write_video(path, times, moving=True, container=options, crf="20")
+
+
+@pytest.mark.parametrize("container", CONTAINERS)
+def test_a_truncated_file_is_an_error(tmp_path: Path, container: str) -> None:
+    path = write_in(tmp_path, container)
     whole = path.read_bytes()
-    assert len(read_clip(path, settings()).frames) == 12
-    path.write_bytes(whole[: int(len(whole) * 0.6)])
-    with pytest.raises(VideoError, match="truncated|cannot be decoded"):
+    assert len(read_clip(path, settings()).frames) == 16
+    for share in (0.3, 0.6, 0.85):
+        path.write_bytes(whole[: int(len(whole) * share)])
+        with pytest.raises(VideoError, match="truncated|cannot be decoded"):
+            read_clip(path, settings())
+
+
+@pytest.mark.parametrize("container", CONTAINERS)
+@pytest.mark.parametrize("share", [0.05, 0.3])
+def test_a_hole_in_the_middle_of_a_file_is_an_error(tmp_path: Path, container: str, share: float) -> None:
+    path = write_in(tmp_path, container)
+    content = bytearray(path.read_bytes())
+    start, length = int(len(content) * 0.45), int(len(content) * share)
+    for hole in (bytes(length), np.random.default_rng(0).integers(0, 255, length).astype(np.uint8).tobytes()):
+        content[start : start + length] = hole
+        path.write_bytes(bytes(content))
+        with pytest.raises(VideoError, match="damaged|cannot be decoded|truncated"):
+            read_clip(path, settings())
+
+
+def test_a_glitch_between_the_frames_shown_is_let_pass_and_one_in_a_frame_shown_is_not(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.mp4", every_tenth(150), moving=True, crf="20", bf="0", g="150")
+    with av.open(str(path)) as file:
+        packets = [(packet.pos, packet.size) for packet in file.demux(video=0) if packet.size]
+    whole = path.read_bytes()
+    sizes = {}
+    for number in (148, 149):  # of four frames shown, the last is 149
+        start, end = packets[number][0] + 40, sum(packets[number])
+        path.write_bytes(whole[:start] + b"\xff" * (end - start) + whole[end:])
+        try:
+            sizes[number] = len(read_clip(path, settings(max_frames=4)).frames)
+        except VideoError as error:
+            sizes[number] = error.kind
+    assert sizes == {148: 4, 149: "unreadable video"}
+
+
+@pytest.fixture(scope="module")
+def gigantic(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two pictures of 9000 x 8000."""
+    path = tmp_path_factory.mktemp("gigantic") / "a.mkv"
+    with av.open(str(path), "w") as file:
+        stream = file.add_stream("mjpeg", rate=2)
+        stream.width, stream.height, stream.pix_fmt = 9000, 8000, "yuvj420p"
+        for _ in range(2):
+            file.mux(stream.encode(av.VideoFrame(9000, 8000, "yuvj420p")))
+        file.mux(stream.encode(None))
+    return path
+
+
+def test_frames_that_claim_to_be_gigantic_are_refused_before_one_is_decoded(gigantic: Path) -> None:
+    with pytest.raises(VideoError, match="the frames are 9000x8000, the limit is 67108864 pixels") as caught:
+        read_clip(gigantic, settings())
+    assert caught.value.kind == "too large"
+
+
+def test_pictures_that_are_larger_than_the_header_says_are_refused(gigantic: Path, tmp_path: Path) -> None:
+    content = gigantic.read_bytes()
+    at = content.index(b"\xb0\x82" + (9000).to_bytes(2, "big"))  # PixelWidth, then PixelHeight
+    (tmp_path / "a.mkv").write_bytes(content[:at] + b"\xb0\x82\x00\x70\xba\x82\x00\x54" + content[at + 8 :])
+    with pytest.raises(VideoError, match="limit is 67108864 pixels|cannot be decoded"):
+        read_clip(tmp_path / "a.mkv", settings(min_frames=2))
+
+
+def test_a_header_without_frames_is_an_error(tmp_path: Path) -> None:
+    with av.open(str(tmp_path / "a.mp4"), "w") as file:
+        stream = file.add_stream("libx264", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 112, 84, "yuv420p"
+        file.start_encoding()
+    with pytest.raises(VideoError, match="no video stream|no frames|cannot be decoded"):
+        read_clip(tmp_path / "a.mp4", settings())
+
+
+def test_a_rate_of_zero_is_an_error(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.mp4", every_tenth(20), bf="0")
+    content = path.read_bytes()
+    ticks = content.index(b"stts") + 16  # after version, count of entries and count of frames
+    path.write_bytes(content[:ticks] + bytes(4) + content[ticks + 4 :])
+    with pytest.raises(VideoError, match="the frames' times run to 38.0 s, the header says 2.0 s"):
         read_clip(path, settings())
 
 
-def test_a_damaged_file_is_an_error(tmp_path: Path) -> None:
-    path = write_video(tmp_path / "a.mp4", every_tenth(60), noise=True)
-    content = bytearray(path.read_bytes())
-    content[len(content) // 4 : len(content) // 2] = bytes(len(content) // 2 - len(content) // 4)
-    path.write_bytes(bytes(content))
-    with pytest.raises(VideoError, match="damaged|cannot be decoded"):
+def test_a_wrong_header_is_an_error(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.mp4", every_tenth(20))
+    path.write_bytes(b"RIFF" + path.read_bytes()[4:])
+    with pytest.raises(VideoError, match="cannot be decoded"):
         read_clip(path, settings())
 
 

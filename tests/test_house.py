@@ -35,13 +35,15 @@ BELOW: dict[str, list[str]] = {
     "doctor": ["training", "evaluation"],
     "plan": ["training", "evaluation"],
     "export": ["training", "evaluation"],
-    "prepare": ["data", "reward"],
+    "data_check": ["data", "video"],
+    "prepare": ["data_check", "reward"],
     "run": ["prepare", "export", "doctor"],
     "mistakes": ["recipe", "reward", "text", "data", "video"],
     "completions": ["data", "text"],
     "tryout": ["completions", "reward"],
     "train": ["run", "plan", "mistakes"],
-    "cli": ["doctor", "plan", "export", "tryout", "mistakes"],
+    "machine": ["video"],
+    "cli": ["doctor", "machine", "plan", "export", "tryout", "mistakes", "data_check"],
 }
 # What a part, or one module of it, may import from outside rlvtg and the standard library, where that is a closed list.
 # Three rewards share a tagger and rewards import nothing of each other, so one module of text loads the taggers.
@@ -53,7 +55,7 @@ OUTSIDE: dict[str, set[str]] = {
 }
 # Slow to import; a bad recipe, annotation or reward must be reported before any of it loads.
 HEAVY = {"torch", "torchvision", "transformers", "trl", "peft", "accelerate", "deepspeed", "vllm"}
-LIGHT = {"data", "video", "reward", "prepare", "mistakes", "completions", "tryout"}
+LIGHT = {"data", "video", "reward", "data_check", "prepare", "mistakes", "completions", "tryout"}
 # Libraries that a few places have to themselves. What a model wrote is read by text/tags.py and text/grammars/
 # alone; the others read what people wrote.
 OWNERS = {

@@ -8,12 +8,11 @@ from rlvtg.text.matching import (
     dice,
     global_match,
     local_match,
-    merged,
     normalized_giou,
     paired_giou,
     segment_match,
-    union_iou,
 )
+from rlvtg.text.span_set import merged, merged_iou
 
 TWO = [(5.0, 10.0), (30.0, 40.0)]
 
@@ -75,16 +74,16 @@ def test_a_span_without_a_partner_counts_zero_or_what_the_filler_gives():
 )
 def test_the_whole_sets_are_compared_by_dice_or_by_iou(predicted, shared_by_half):
     assert dice(predicted, TWO) == pytest.approx(shared_by_half[0], abs=2e-6)
-    assert union_iou(predicted, TWO) == pytest.approx(shared_by_half[1])
+    assert merged_iou(predicted, TWO) == pytest.approx(shared_by_half[1])
 
 
 def test_seconds_annotated_twice_count_twice_in_dice_only():
     assert dice([(0, 10)], [(0, 10), (0, 10)]) == pytest.approx(4 / 3, abs=1e-5)
-    assert union_iou([(0, 10)], [(0, 10), (0, 10)]) == 1.0
+    assert merged_iou([(0, 10)], [(0, 10), (0, 10)]) == 1.0
 
 
 def test_reversed_and_zero_length_true_spans_add_nothing():
-    for measure in [dice, union_iou]:
+    for measure in [dice, merged_iou]:
         assert measure([(10, 20)], [(20, 10), (10, 20), (15, 15)]) == measure([(10, 20)], [(10, 20)])
         assert measure([(10, 20)], [(20, 10)]) == 0.0
 

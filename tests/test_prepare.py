@@ -1,6 +1,7 @@
 """What is wrong with a recipe, its rewards or its rows is said before torch loads, in one sentence."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from rlvtg.prepare import follow, prepare
 from rlvtg.recipe import Recipe, RecipeError, load
 from rlvtg.reward import RewardError
 from rlvtg.text.grammar import GrammarError
+from tests.numbered_video import every_tenth, write_video
 
 RECIPE = """
 model: some/model
@@ -46,19 +48,27 @@ stages:
 evaluation: {data: own}
 """
 
+SMALL = "stages.rl.per_device_train_batch_size=4"  # one prompt at once
+
 
 def row(name: str, video: str = "a.mp4", **columns: Any) -> dict[str, Any]:
     return {"id": name, "video": video, "duration": 10.0, "query": "a dog", "spans": [[1.0, 3.0]], **columns}
 
 
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("videos")
+    for name in "ab":
+        write_video(folder / f"{name}.mp4", every_tenth(100))
+    return folder
+
+
 @pytest.fixture(autouse=True)
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def place(tmp_path: Path, videos: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working directory with one recipe, two videos and two rows."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.yaml").write_text(RECIPE)
-    (tmp_path / "videos").mkdir()
-    for name in "ab":
-        (tmp_path / "videos" / f"{name}.mp4").write_bytes(b"a video")
+    shutil.copytree(videos, tmp_path / "videos")
     write(row("first"), row("second", "b.mp4"))
     return tmp_path
 
@@ -137,7 +147,30 @@ def test_the_other_processes_read_the_same_and_write_nothing() -> None:
     other = follow(settings, first.folder)
     assert (other.folder, other.stage_rows, other.test_rows) == (first.folder, first.stage_rows, first.test_rows)
     assert [reward.__name__ for reward in other.stage_rewards["rl"]] == ["tiou"]
-    assert sorted(file.name for file in first.folder.iterdir()) == ["recipe.yaml"]
+    assert sorted(file.name for file in first.folder.iterdir()) == ["recipe.yaml", "videos.jsonl"]
+
+
+def test_the_other_processes_go_by_what_the_first_one_has_found_the_videos_to_be() -> None:
+    settings = recipe("max_bad_fraction=0.6", SMALL)
+    Path("videos/b.mp4").write_bytes(b"no video")
+    first = prepare(settings)
+    assert [each["id"] for each in first.test_rows] == ["first"]
+    shutil.copy("videos/a.mp4", "videos/b.mp4")  # too late
+    assert follow(settings, first.folder).stage_rows == first.stage_rows
+
+
+def test_a_resumed_run_reads_the_videos_again_that_have_changed() -> None:
+    settings = recipe("max_bad_fraction=0.6", "output_dir=runs/x", SMALL)
+    assert len(prepare(settings).test_rows) == 2
+    Path("videos/b.mp4").write_bytes(b"no video")
+    resumed = prepare(recipe("max_bad_fraction=0.6", "output_dir=runs/x", SMALL, "resume=true"))
+    assert [each["id"] for each in resumed.test_rows] == ["first"]
+
+
+def test_a_row_whose_video_is_not_as_it_is_annotated_is_bad() -> None:
+    write(row("first"), row("second", duration=60.0))
+    with pytest.raises(DataError, match=r"data.own: 1 of 2 rows are bad \(1 duration differs\).*lasts 10.00 s"):
+        prepare(recipe())
 
 
 @pytest.mark.parametrize("some", [{}, {"completion": "1 to 3"}])

@@ -18,10 +18,12 @@ NAMES = sorted(file.stem for file in (Path(__file__).parent.parent / "rewards").
 EVERY_REWARD = pytest.mark.parametrize("name", NAMES)
 
 # A value that a row can hold, for each column that some reward asks for, and values that no row may hold.
-COLUMNS = {"spans": [[10.0, 20.0]], "duration": 30.0, "id": "v1", "query": "a person opens the door", "answer": "A"}
+COLUMNS = {"spans": [[10.0, 20.0]], "duration": 30.0, "id": "v1", "query": "a person opens the door", "answer": "B"}
 BROKEN = {"spans": [None, [], [[10.0]], [[10.0, math.nan]]], "duration": [None, 0.0, -1.0, math.nan]}
 COLUMNS |= {"verb": "opens", "masked_query": "a person the door"}
-BROKEN |= {"query": [None, 7], "verb": [7, ["opens"]], "masked_query": [7]}
+# The same for a reward that asks a column for something else.
+OWN_COLUMNS = {"box_iou": {"answer": "[0, 0, 10, 10]"}}
+BROKEN |= {"query": [None, 7], "verb": [7, ["opens"]], "masked_query": [7], "answer": [7]}
 # Knobs that a reward cannot do without: a server to ask.
 KNOBS: dict[str, dict[str, object]] = {}
 
@@ -33,6 +35,9 @@ GOOD = [
     "<answer>the person opened the door</answer>",
     "<think>from 12.0 to 25.0</think><answer>12.00-25.00</answer>",
     "<thinking>x</thinking><answer>10 to 20</answer>",
+    "<think>However,\n<timestep>1 to 2</timestep></think><answer>B</answer><glue>[(10.0, 20.0)]</glue>",
+    "<answer>[5, 5, 15, 15]</answer>",
+    f"<think>x</think><answer>[{'[0, 0, 1, 1], ' * 8}]</answer>",
 ]
 JUNK = [
     "",
@@ -77,6 +82,9 @@ SHAPES = [
     "<answer>a person {0} the door</answer>",
     "<answer>opens{0}</answer>",
     "<answer> {1} to {2} </answer>",
+    "<think>{0}<timestep>{1} to {2}</timestep></think><answer>{1} to {2}</answer>",
+    "<answer>[{1}, {2}, 5, 5]</answer>",
+    "<think>{0}</think><answer>[" + "[{1}, {2}, {3}, {4}], " * 8 + "]</answer>",
     "{0}",
 ]
 
@@ -139,7 +147,8 @@ def score(name, completions, **columns):
     parameters = check(function)
     unknown = set(parameters.required) - {"completions"} - set(COLUMNS)
     assert not unknown, f"give COLUMNS in this file a value for {sorted(unknown)}"
-    rows = {column: [value] * len(completions) for column, value in COLUMNS.items()} | columns
+    cells = COLUMNS | OWN_COLUMNS.get(name, {})
+    rows = {column: [value] * len(completions) for column, value in cells.items()} | columns
     rewards = function(prompts=[""] * len(completions), completions=completions, **rows, **KNOBS.get(name, {}))
     return asyncio.run(rewards) if inspect.iscoroutine(rewards) else rewards
 

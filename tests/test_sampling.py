@@ -1,5 +1,7 @@
 import importlib
 import itertools
+from fractions import Fraction
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import numpy as np
@@ -7,7 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
+from rlvtg.video.decode import read_clip
 from rlvtg.video.sampling import frame_count, frame_indices, frame_size
+from tests.numbered_video import write_video
 
 
 def settings(**changes: object) -> SimpleNamespace:
@@ -97,6 +101,53 @@ def test_the_frame_size_is_that_of_a_whole_fetch_by_qwen_vl_utils(qwen: ModuleTy
         fetched = qwen.fetch_video({"video": [Image.new("RGB", (336, 224))] * frames, **ele})
         assert fetched.shape[-2:] == size
         assert frame_size(224, 336, frames, settings(**ele)) == size
+
+
+# What papers set, and settings that meet each limit; 8 s at 25 fps are 200 frames.
+BUDGETS = {
+    "Time-R1": {"fps": 2, "min_pixels": 12544, "total_pixels": 2809856},
+    "the package's own": {},
+    "frames capped": {"fps": 4, "max_frames": 16, "min_pixels": 3136, "max_pixels": 50176},
+    "at least six frames": {"fps": 0.1, "min_frames": 6, "max_pixels": 25088, "min_pixels": 3136},
+    "a total that binds": {"fps": 1.7, "min_pixels": 784, "total_pixels": 100352},
+    "an odd cap": {"fps": 2, "max_frames": 7, "min_pixels": 784, "max_pixels": 12544},
+    "a window": {"fps": 2, "min_pixels": 784, "max_pixels": 12544, "video_start": 1.5, "video_end": 6.5},
+    "an end": {"fps": 3, "min_pixels": 784, "max_pixels": 12544, "video_end": 4.0},
+}
+
+
+@pytest.fixture(scope="module", params=[(120, 160), (135, 77)], ids=["even", "odd"])
+def video(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """8 s at 25 fps with two B-frames, whose brightness and slant move on."""
+    path = tmp_path_factory.mktemp("fetched") / "a.mp4"
+    times = [40 * k for k in range(200)]
+    return write_video(path, times, size=request.param, moving=True, tick=Fraction(1, 12800), rate=25)
+
+
+@pytest.mark.parametrize("what", BUDGETS)
+def test_frames_and_sizes_are_those_that_qwen_vl_utils_fetches_from_the_file(
+    qwen: ModuleType, video: Path, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(qwen, "get_video_reader_backend", lambda: "decord")
+    ele = BUDGETS[what]
+    fetched, sampled_fps = qwen.fetch_video({"video": str(video), **ele}, return_video_sample_fps=True)
+    theirs, metadata = qwen._read_video_decord({"video": str(video), **ele})[:2]
+    patch = 28**2
+    defaults = {"min_pixels": 128 * patch, "max_pixels": 768 * patch, "total_pixels": int(128000 * patch * 0.9)}
+    given = {key: value for key, value in ele.items() if not key.startswith("video_")}
+    ours = settings(**(defaults | given), backend="pyav")
+    clip = read_clip(video, ours, start=ele.get("video_start"), end=ele.get("video_end"))
+    assert clip.frames.shape[:3] == (len(fetched), *fetched.shape[2:])
+    first = ele.get("video_start", 0.0)
+    shown = np.round((clip.timestamps + first) * 25).astype(int)
+    # Theirs takes the frame at video_end too, so the last indices of a window may differ by the one frame.
+    apart = np.abs(shown - np.asarray(metadata["frames_indices"]))
+    assert apart.max() <= (1 if first or "video_end" in ele else 0)
+    assert theirs.shape[0] == len(clip.frames)
+    if apart.max() == 0:
+        # Pillow and torchvision resize alike up to rounding and the edges of their kernels.
+        assert np.abs(clip.frames.astype(float) - fetched.permute(0, 2, 3, 1).numpy()).mean() < 1.0
+        assert sampled_fps == pytest.approx(len(clip.frames) / clip.duration, rel=0.02)
 
 
 def test_a_minute_at_two_fps_gives_120_frames_and_a_long_video_the_cap() -> None:

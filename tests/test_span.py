@@ -80,3 +80,9 @@ def test_timestamp_iou_is_finite_for_enormous_predictions():
 )
 def test_a_snapped_span_is_widened_to_the_stamps_around_it(span, wider):
     assert snapped(span, [1.0, 2.0, 3.0]) == wider
+
+
+def test_equal_points_are_worth_what_point_says():
+    assert iou((5, 5), (5, 5), point=1.0) == 1.0
+    assert [iou(a, b, point=1.0) for a, b in [((5, 5), (6, 6)), ((5, 5), (5, 6)), ((6, 5), (6, 5))]] == [0.0] * 3
+    assert iou((10, 20), (15, 25), point=1.0) == 1 / 3

@@ -5,7 +5,16 @@ import time
 import pytest
 
 from rlvtg.text.span import iou, whole_seconds
-from rlvtg.text.span_set import is_usable, merged, overlap_length, set_giou, set_iou, total_length, with_length
+from rlvtg.text.span_set import (
+    is_usable,
+    merged,
+    merged_iou,
+    overlap_length,
+    set_giou,
+    set_iou,
+    total_length,
+    with_length,
+)
 from rlvtg.text.transport import wasserstein
 
 
@@ -142,3 +151,29 @@ def test_whole_seconds_rounds_halves_to_the_even_one():
     assert whole_seconds((10.5, 11.5)) == (10.0, 12.0)
     assert whole_seconds((10.2, 10.4)) == (10.0, 10.0)
     assert whole_seconds((0.4, math.inf)) == (0.4, math.inf)
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "value"),
+    [
+        ([(0, 3), (2, 4), (22, 25)], [(1, 5), (2, 2), (2, 4)], 3 / 8),
+        ([(10, 14), (16, 20)], [(10, 20)], 0.8),
+        ([(10, 20), (30, 40)], [(10, 20)], 0.5),
+        ([(0, 100)], [(k, k + 0.5) for k in range(100)], 0.5),
+        ([(0, 1)], [(1, 2)], 0.0),
+        ([], [(1, 2)], 0.0),
+    ],
+)
+def test_merged_iou_divides_common_by_all_seconds_in_either_order(a, b, value):
+    assert merged_iou(a, b) == merged_iou(b, a) == pytest.approx(value, rel=1e-12)
+
+
+def test_sets_without_length_are_worth_what_empty_says():
+    for a, b in [([], []), ([(5, 5)], [(7, 7)]), ([(5, 5)], [])]:
+        assert (merged_iou(a, b), merged_iou(a, b, empty=1.0)) == (0.0, 1.0)
+    assert merged_iou([(5, 5)], [(5, 6)], empty=1.0) == 0.0
+
+
+def test_merged_iou_is_finite_for_enormous_spans():
+    assert merged_iou([(0.0, 1.7e308), (0.0, 5.0)], [(0.0, 1.7e308)]) == 0.0
+    assert merged_iou([(0.1, 0.4), (0.5, 1.1)], [(0.1, 0.4), (0.5, 1.1)]) == 1.0

@@ -21,6 +21,7 @@ from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration
 from rlvtg.evaluation.metrics import score
 from rlvtg.evaluation.report import read_predictions
 from rlvtg.recipe import Recipe, load
+from tests.numbered_video import every_tenth, write_video
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPT = str(ROOT / "rlvtg" / "train.py")
@@ -354,7 +355,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (place / "no_torch").mkdir()
     (place / "no_torch" / "torch.py").write_text('raise RuntimeError("torch was loaded")\n')
     (place / "videos").mkdir()
-    (place / "videos" / "a.mp4").write_bytes(b"a video")
+    write_video(place / "videos" / "a.mp4", every_tenth(100))
     rows: list[dict[str, Any]] = [
         {"id": str(k), "video": "a.mp4", "duration": 10.0, "query": "a dog", "spans": [[1.0, 3.0]]} for k in range(3)
     ]

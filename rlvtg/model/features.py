@@ -6,7 +6,17 @@ from collections.abc import Sequence
 
 import torch
 
+from rlvtg.recipe import MERGER, Recipe, trained
+
 Key = tuple[str, ...]
+
+
+def feature_cache(recipe: Recipe) -> "FeatureCache | None":
+    """Where a recipe's models keep the features of videos; None if they do not."""
+    if not recipe.video.cache_features:
+        return None
+    merged = not any(trained(stage, MERGER) for stage in recipe.stages.values())
+    return FeatureCache(int(recipe.feature_cache_gb * 2**30), merged=merged)
 
 
 class FeatureCache:

@@ -20,6 +20,7 @@ from rlvtg.text.grammars import (
     tempsamp_r1,
     timelens,
     to,
+    tuples,
     vtg_llm,
     vtimellm,
 )
@@ -42,6 +43,7 @@ class Grammar:
         several: whether it can write more than one span, or none.
         parts: None if its numbers are seconds; else the number that stands for the end of the video, 0 standing for
             its start (100 for percent), and `parse` and `write` need the video's duration.
+        none: whether a completion says, readably, that there is no span; None if the grammar cannot say it.
     """
 
     name: str
@@ -50,6 +52,7 @@ class Grammar:
     writer: Callable[[Sequence[Span], int], str]
     several: bool = False
     parts: float | None = None
+    none: Callable[[str], bool] | None = None
 
     def parse(self, text: str, duration: float | None = None) -> list[Span]:
         """The spans of a completion in seconds, in the order in which they count; [] where there are none."""
@@ -59,6 +62,10 @@ class Grammar:
         second = self._second(duration)
         scaled = [(start * second, end * second) for start, end in spans]
         return [span for span in scaled if all(map(isfinite, span))]
+
+    def says_none(self, text: str) -> bool:
+        """Whether a completion says that there is no span, as against saying nothing that can be read."""
+        return self.none is not None and self.none(text)
 
     def write(self, spans: Sequence[Span], decimals: int = 2, duration: float | None = None) -> str:
         """Spans in seconds as text; ValueError for spans that the grammar cannot write."""
@@ -85,7 +92,42 @@ _HAPPENS_IN = "The event happens in 3.25 - 11.50 seconds."
 _GRAMMARS = {
     entry.name: entry
     for entry in (
-        Grammar("to", example="3.25 to 11.50", reader=to.parse, writer=to.write),  # Time-R1, TimeZero, VideoChat-R1
+        Grammar("to", example="3.25 to 11.50", reader=to.parse, writer=to.write),  # Time-R1, TimeZero
+        # VideoChat-R1: a span that starts after its end is not read.
+        Grammar("to_ordered", example="3.25 to 11.50", reader=to.parse_ordered, writer=to.write_ordered),
+        # The published evaluations of these four read the last pair of the whole output.
+        Grammar("time_r1_eval", example="3.25 to 11.50", reader=to.parse_anywhere, writer=to.write),
+        Grammar("timezero_eval", example="3.25 to 11.50", reader=to.parse_anywhere, writer=to.write),
+        Grammar("invert4tvg_eval", example="3.25 to 11.50", reader=to.parse_anywhere, writer=to.write),
+        Grammar("videochat_r1_eval", example="3.25 to 11.50", reader=to.parse_anywhere, writer=to.write),
+        # What Time-R1 falls back on when it measures difficulty.
+        Grammar("time_r1_force", example="3.25 to 11.50", reader=to.parse_first_numbers, writer=to.write),
+        # VideoChat-R1: the evidence of an answer, in a glue block.
+        Grammar(
+            "glue",
+            example="[(3.25, 11.50), (20.00, 24.00)]",
+            reader=tuples.parse_glue,
+            writer=tuples.write,
+            several=True,
+            none=tuples.no_glue,
+        ),
+        # VideoChat-R1.5: at most 3 spans, in a glue block or as the answer.
+        Grammar(
+            "glue_few",
+            example="[(3.25, 11.50), (20.00, 24.00)]",
+            reader=tuples.parse_few_glue,
+            writer=tuples.write_few,
+            several=True,
+            none=tuples.no_glue,
+        ),
+        Grammar(
+            "tuples_few",
+            example="[(3.25, 11.50), (20.00, 24.00)]",
+            reader=tuples.parse_few,
+            writer=tuples.write_few,
+            several=True,
+            none=tuples.no_spans,
+        ),
         Grammar("tempsamp_r1", example="3.25 to 11.50", reader=tempsamp_r1.parse, writer=to.write),
         # TempSamp-R1's published scores: the first of the spans, which the reader gives all.
         Grammar("tempsamp_r1_eval", example="3.25 to 11.50", reader=tempsamp_r1.parse_evaluation, writer=to.write),
@@ -106,7 +148,6 @@ _GRAMMARS = {
             reader=vtg_llm.parse,
             writer=vtg_llm.write,
         ),
-        Grammar("invert4tvg_eval", example="3.25 to 11.50", reader=to.parse_anywhere, writer=to.write),
         Grammar("ranges", _RANGES, ranges.parse, ranges.write, several=True),  # MUSEG
         Grammar("museg_eval", _RANGES, ranges.parse_numbers, ranges.write, several=True),  # MUSEG src/eval_grounding.py
         Grammar("et_bench", _RANGES, et_bench.parse, ranges.write, several=True),  # E.T. Bench, run by MUSEG

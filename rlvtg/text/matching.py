@@ -1,12 +1,12 @@
 """How well a set of predicted spans matches a set of true ones. Pure functions; every result is a finite number."""
 
-from bisect import bisect_right
 from collections.abc import Sequence
 from difflib import get_close_matches
 from itertools import zip_longest
 from math import isfinite
 
 from rlvtg.text.span import Span
+from rlvtg.text.span_set import merged, merged_iou, overlap_length, total_length
 
 MATCHINGS = ("code", "paper")
 
@@ -16,8 +16,8 @@ _EPSILON = 1e-6
 
 
 def global_match(predicted: Sequence[Span], true: Sequence[Span], matching: str) -> float:
-    """MUSEG's r_G (arXiv 2505.20715): `dice` as in its code, or `union_iou` as in the paper."""
-    return dice(predicted, true) if _is_code(matching) else union_iou(predicted, true)
+    """MUSEG's r_G (arXiv 2505.20715): `dice` as in its code, or `merged_iou` as in the paper."""
+    return dice(predicted, true) if _is_code(matching) else merged_iou(predicted, true)
 
 
 def local_match(predicted: Sequence[Span], true: Sequence[Span], matching: str) -> float:
@@ -41,17 +41,10 @@ def dice(predicted: Sequence[Span], true: Sequence[Span]) -> float:
     has 1e-6 added (THUNLP-MT/MUSEG@889565e src/train.py), so that a perfect answer scores a little less than 1.
     """
     spans = merged(predicted)
-    shared = _overlap(spans, true)
-    precision = shared / (_seconds(spans) + _EPSILON)
-    recall = shared / (_seconds(true) + _EPSILON)
+    shared = overlap_length(spans, true)
+    precision = shared / (total_length(spans) + _EPSILON)
+    recall = shared / (total_length(true) + _EPSILON)
     return 2 * precision * recall / (precision + recall + _EPSILON)
-
-
-def union_iou(predicted: Sequence[Span], true: Sequence[Span]) -> float:
-    """Seconds in both the union of the predicted and the union of the true spans, over seconds in either; in [0, 1]."""
-    a, b = merged(predicted), merged(true)
-    union = _seconds(merged([*a, *b]))
-    return _overlap(a, b) / union if union > 0 else 0.0
 
 
 def normalized_giou(a: Span, b: Span) -> float:
@@ -86,33 +79,6 @@ def paired_giou(
         for a, b in zip_longest(true, predicted, fillvalue=filler)
     ]
     return sum(pairs) / len(pairs) if pairs else 0.0
-
-
-def merged(spans: Sequence[Span]) -> list[Span]:
-    """The union of spans as spans that neither overlap nor touch, in order; reversed and zero-length ones drop out."""
-    union: list[Span] = []
-    for start, end in sorted(spans):
-        if start >= end:
-            continue
-        if union and start <= union[-1][1]:
-            union[-1] = (union[-1][0], max(union[-1][1], end))
-        else:
-            union.append((start, end))
-    return union
-
-
-def _overlap(spans: Sequence[Span], others: Sequence[Span]) -> float:
-    """Sum of the pairwise overlaps of `spans`, which are merged, with `others`."""
-    starts = [start for start, _ in spans]
-    total = 0.0
-    for start, end in others:
-        for span in spans[max(0, bisect_right(starts, start) - 1) : bisect_right(starts, end)]:
-            total += max(0.0, min(span[1], end) - max(span[0], start))
-    return total
-
-
-def _seconds(spans: Sequence[Span]) -> float:
-    return sum(max(0.0, end - start) for start, end in spans)
 
 
 def _is_code(matching: str) -> bool:

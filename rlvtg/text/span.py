@@ -8,17 +8,17 @@ Span = tuple[float, float]
 """(start, end) in seconds."""
 
 
-def iou(a: Span, b: Span) -> float:
+def iou(a: Span, b: Span, *, point: float = 0.0) -> float:
     """Overlap of two spans divided by their hull, in [0, 1].
 
     The hull max(ends) - min(starts) is the union whenever the spans overlap; where they do not, the overlap is 0.
-    A reversed, zero-length or non-finite span overlaps nothing: 0.0.
+    A reversed, zero-length or non-finite span overlaps nothing: 0.0, or `point` if both are the same zero-length span.
     """
     if not all(map(isfinite, (*a, *b))):
         return 0.0
     overlap = min(a[1], b[1]) - max(a[0], b[0])
     if overlap <= 0:
-        return 0.0
+        return point if a == b and a[0] == a[1] else 0.0
     return overlap / (max(a[1], b[1]) - min(a[0], b[0]))
 
 

@@ -5,6 +5,7 @@ predicted and m true spans take O(n log n + n m) time. Spans that do not end aft
 for nothing.
 """
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from math import isfinite
 
@@ -42,9 +43,14 @@ def total_length(spans: Sequence[Span]) -> float:
     return sum(end - start for start, end in with_length(spans))
 
 
-def overlap_length(a: Sequence[Span], b: Sequence[Span]) -> float:
-    """Sum of the overlaps of each span of `a` with each of `b`."""
-    return sum(max(0.0, min(end, e) - max(start, s)) for start, end in with_length(a) for s, e in with_length(b))
+def overlap_length(union: Sequence[Span], others: Sequence[Span]) -> float:
+    """Sum of the overlaps of each span of `union`, which are disjoint and in rising order, with each of `others`."""
+    starts = [start for start, _ in union]
+    total = 0.0
+    for start, end in with_length(others):
+        for s, e in union[max(0, bisect_right(starts, start) - 1) : bisect_right(starts, end)]:
+            total += max(0.0, min(e, end) - max(s, start))
+    return total
 
 
 def set_iou(predicted: Sequence[Span], true: Sequence[Span]) -> float:
@@ -56,6 +62,21 @@ def set_iou(predicted: Sequence[Span], true: Sequence[Span]) -> float:
     union = merged(predicted)
     overlap = overlap_length(union, true)
     value = overlap / (total_length(union) + total_length(true) - overlap + _TINY)
+    return min(1.0, value) if isfinite(value) else 0.0
+
+
+def merged_iou(predicted: Sequence[Span], true: Sequence[Span], *, empty: float = 0.0) -> float:
+    """Seconds that both sides cover divided by the seconds that either does, in [0, 1]; `empty` if neither covers any.
+
+    Both sides are merged: it does not matter how often one covers a second.
+    """
+    predicted, true = merged(predicted), merged(true)
+    length = total_length(predicted) + total_length(true)
+    if length == 0.0:
+        return empty
+    overlap = overlap_length(predicted, true)
+    value = overlap / (length - overlap)
+    # Lengths of 300 digits are finite, but their sum need not be; and rounding may take equal sets past 1.
     return min(1.0, value) if isfinite(value) else 0.0
 
 

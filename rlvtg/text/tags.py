@@ -6,18 +6,25 @@ possibly quadratic, expression gives (cited with each).
 
 import re
 from collections.abc import Iterator
+from itertools import pairwise
 
 
 def answer_blocks(text: str) -> Iterator[str]:
     """What stands in each closed `<answer>` block, `re.findall("<answer>(.*?)</answer>", text, re.DOTALL)`."""
+    return blocks(text, "answer")
+
+
+def blocks(text: str, tag: str) -> Iterator[str]:
+    """What stands in each closed block of `tag`, `re.findall("<tag>(.*?)</tag>", text, re.DOTALL)`."""
+    opening, closing = f"<{tag}>", f"</{tag}>"
     position = 0
-    while (start := text.find("<answer>", position)) >= 0:
-        start += len("<answer>")
-        end = text.find("</answer>", start)
+    while (start := text.find(opening, position)) >= 0:
+        start += len(opening)
+        end = text.find(closing, start)
         if end < 0:
             return
         yield text[start:end]
-        position = end + len("</answer>")
+        position = end + len(closing)
 
 
 def first_answer(text: str) -> str | None:
@@ -48,6 +55,17 @@ def last_answer(text: str) -> str | None:
     """What stands in the last closed `<answer>` block, or None."""
     answers = list(answer_blocks(text))
     return answers[-1] if answers else None
+
+
+def first_block(text: str, tag: str) -> str | None:
+    """What stands in the first closed block of `tag`, or None."""
+    return next(blocks(text, tag), None)
+
+
+def last_think(text: str) -> str | None:
+    """What stands in the last closed `<think>` block, stripped, or None."""
+    thoughts = list(blocks(text, "think"))
+    return thoughts[-1].strip() if thoughts else None
 
 
 def only_answer(text: str) -> str | None:
@@ -140,6 +158,25 @@ def is_think_answer(text: str, *, strip: bool = True) -> bool:
     return _BETWEEN_BLOCKS.search(text, len("<think>"), len(text) - len("</answer>")) is not None
 
 
+def is_blocks(text: str, *tags: str) -> bool:
+    """Whether `text`, stripped, is one block of each of `tags` in their order, with only white space between them.
+
+    For a and b, `re.fullmatch(r"<a>.*?</a>\\s*<b>.*?</b>", text.strip(), re.DOTALL)`: further blocks may stand inside
+    each one, and all may be empty.
+    """
+    text = text.strip()
+    if not (text.startswith(f"<{tags[0]}>") and text.endswith(f"</{tags[-1]}>")):
+        return False
+    position, end = len(f"<{tags[0]}>"), len(text) - len(f"</{tags[-1]}>")
+    for left, right in pairwise(tags):
+        between = re.compile(rf"</{left}>\s*<{right}>").search(text, position, end)
+        if between is None:
+            return False
+        # The earliest border leaves the most room for those after it.
+        position = between.end()
+    return position <= end
+
+
 def is_thinking_answer(text: str) -> bool:
     """Whether `text`, not stripped, is a thinking block and an answer block with only white space between them.
 
@@ -151,6 +188,14 @@ def is_thinking_answer(text: str) -> bool:
     return _BETWEEN_THINKING.search(text, opening.end(), len(text) - len("</answer>")) is not None
 
 
+def timestep_ranges(text: str) -> int:
+    """How many `<timestep>a to b</timestep>` there are in a text.
+
+    The matches of Time-R1's `<timestep>\\s*(\\d+\\.?\\d*)\\s+to\\s+(\\d+\\.?\\d*)\\s*</timestep>`, ignoring case.
+    """
+    return sum(1 for _ in _TIMESTEP_RANGE.finditer(text))
+
+
 def _up_to_answer_end(text: str, start: int) -> str | None:
     end = text.find("</answer>", start)
     return None if end < 0 else text[start:end]
@@ -159,3 +204,4 @@ def _up_to_answer_end(text: str, start: int) -> str | None:
 _BETWEEN_BLOCKS = re.compile(r"</think>\s*<answer>")
 _THINKING = re.compile("<(?:redacted_)?thinking>")
 _BETWEEN_THINKING = re.compile(r"</(?:redacted_)?thinking>\s*<answer>")
+_TIMESTEP_RANGE = re.compile(r"<timestep>\s*+\d++\.?+\d*+\s++to\s++\d++\.?+\d*+\s*+</timestep>", re.IGNORECASE)

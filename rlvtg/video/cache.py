@@ -5,10 +5,12 @@ import warnings
 from collections import OrderedDict
 
 from rlvtg.recipe import Video
-from rlvtg.video.decode import Clip, VideoError, read_clip
+from rlvtg.video.decode import Clip
+from rlvtg.video.index import VideoError
 from rlvtg.video.store import ClipStore
+from rlvtg.video.worker import DecodeWorker
 
-_SETTINGS = ("fps", "min_frames", "max_frames", "min_pixels", "max_pixels", "total_pixels", "sampling")
+_SETTINGS = ("fps", "min_frames", "max_frames", "min_pixels", "max_pixels", "total_pixels", "sampling", "backend")
 
 
 class ClipCache:
@@ -27,14 +29,15 @@ class ClipCache:
         self.reads = 0
         self.hits = 0
         self.bytes = 0
+        self._worker = DecodeWorker(settings.decode_timeout)
         self._clips: OrderedDict[tuple[object, ...], Clip] = OrderedDict()
 
     def get(self, path: str | os.PathLike[str], start: float | None = None, end: float | None = None) -> Clip:
         """The clip of `read_clip(path, settings, start=start, end=end)`, kept from an earlier time if file and settings
         are the same.
 
-        Raises VideoError as `read_clip` does; a failure is not remembered. A store that cannot be written is warned of
-        and used no more.
+        Raises VideoError as `read_clip` does, and when decoding hangs or crashes; a failure is not remembered. A store
+        that cannot be written is warned of and used no more.
         """
         try:
             status = os.stat(path)
@@ -78,4 +81,4 @@ class ClipCache:
 
     def _decode(self, path: str | os.PathLike[str], start: float | None, end: float | None) -> Clip:
         self.decodes += 1
-        return read_clip(path, self.settings, start=start, end=end, factor=self.factor)
+        return self._worker.clip(path, self.settings, start=start, end=end, factor=self.factor)

@@ -1,0 +1,226 @@
+"""Annotations held against the files that they are about: `rlvtg data check`, and what every run does first.
+
+Every distinct video is read once, without decoding a picture, before a model loads. A row whose video cannot be read,
+or is not the video that the row describes, is a bad row: counted, listed with its reason, never given another video.
+"""
+
+import json
+import os
+import threading
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+from tqdm import tqdm
+
+from rlvtg.data import tiny
+from rlvtg.data.check import Fault, check, find_faults
+from rlvtg.data.duration import filled
+from rlvtg.data.read import read
+from rlvtg.data.sample import DataError, Sample
+from rlvtg.recipe import Recipe
+from rlvtg.video.cache import ClipCache
+from rlvtg.video.decode import END_SLACK
+from rlvtg.video.index import WINDOW, VideoError
+from rlvtg.video.scan import MOST_WORKERS, Probes, read_probes, scan, write_probes
+from rlvtg.video.store import clip_store
+from rlvtg.video.worker import Probe
+
+DURATION = "duration differs"
+PROBES = "videos.jsonl"  # in a run's folder: what every video file says of itself
+
+
+def usable_samples(
+    recipe: Recipe,
+    name: str,
+    probes: Probes,
+    listed: str | os.PathLike[str] | None,
+    *,
+    decode: bool = False,
+) -> list[Sample]:
+    """The good samples of `recipe.data[name]`, windows of files that are already cut taken away.
+
+    Args:
+        recipe: a loaded recipe.
+        name: a key of its data.
+        probes: what is known of the videos; gets what is read now.
+        listed: where the bad rows are written.
+        decode: decode every clip too; what a header hides becomes a bad row before training, and not a run that stops
+            in its midst.
+
+    Raises DataError, which names the data, as `rlvtg.data.check.check` does.
+    """
+    try:
+        samples = read(recipe.data[name])
+        # What the annotations alone have wrong stops a run before any file is read.
+        check(samples, max_bad_fraction=recipe.max_bad_fraction, bad_rows_path=listed, filled=False)
+        settled, faults = held_against_files(samples, recipe, probes, decode=decode)
+        return check(settled, max_bad_fraction=recipe.max_bad_fraction, bad_rows_path=listed, file_faults=faults)
+    except DataError as error:
+        raise DataError(f"data.{name}: {error}") from error
+
+
+def held_against_files(
+    samples: Sequence[Sample], recipe: Recipe, probes: Probes, *, decode: bool = False
+) -> tuple[list[Sample], list[Fault | None]]:
+    """The samples as their files want them, and what is wrong with each; reads the files that `probes` does not know.
+
+    `probes` gets what was read. A duration that the annotation does not give is the file's. With `decode`, every clip
+    is decoded too.
+    """
+    there = [sample.video for sample in samples if os.path.isfile(sample.video)]
+    probes.update(scan(there, timeout=recipe.video.decode_timeout, known=probes))
+    lengths = {video: found.duration for video, found in probes.items() if isinstance(found, Probe)}
+    samples = filled(samples, lengths)
+    if decode:
+        decode_all(*_settled(samples, recipe, probes), recipe, probes)
+    return _settled(samples, recipe, probes)
+
+
+def _settled(samples: Sequence[Sample], recipe: Recipe, probes: Probes) -> tuple[list[Sample], list[Fault | None]]:
+    settled: list[Sample] = []
+    faults: list[Fault | None] = []
+    for sample in samples:
+        result = settle(sample, probes[sample.video], recipe.video.duration_slack) if sample.video in probes else sample
+        settled.append(result if isinstance(result, Sample) else sample)
+        faults.append(None if isinstance(result, Sample) else result)
+    return settled, faults
+
+
+def settle(sample: Sample, found: Probe | VideoError, slack: float) -> Sample | Fault:
+    """The sample, without its window if the file is already cut to it, or what is wrong with it.
+
+    `slack` is in seconds. A file that is as long as the window, but ends before the window does, was cut to it: cutting
+    it again would show other seconds than the annotated ones. Where the length of the file does not say whether it is
+    cut, the row is bad.
+    """
+    if isinstance(found, VideoError):
+        return found.kind, found.reason
+    length = found.duration
+    if sample.video_start is None and sample.video_end is None:
+        if abs(length - sample.duration) > slack:
+            return DURATION, f"the file lasts {length:.2f} s, its annotation says {sample.duration:g} s"
+        return sample
+    start = sample.video_start or 0.0
+    end = start + sample.duration if sample.video_end is None else sample.video_end
+    window = f"the window {start:g} to {end:g} s"
+    if abs(end - start - sample.duration) > slack:
+        return DURATION, f"{window} lasts {end - start:g} s, its annotation says {sample.duration:g} s"
+    holds, is_cut = end <= length + END_SLACK, abs(length - (end - start)) <= slack
+    if holds and is_cut and start > END_SLACK:
+        return WINDOW, f"the file lasts {length:.2f} s: it may hold {window}, or be cut to it"
+    if holds:
+        return sample
+    if is_cut:
+        return replace(sample, video_start=None, video_end=None)
+    return WINDOW, f"the file lasts {length:.2f} s: it neither holds {window} nor is it cut to it"
+
+
+def check_recipe(recipe: Recipe, *, decode: bool = False, folder: str | os.PathLike[str] | None = None) -> int:
+    """Print what is wrong with the rows that a recipe uses, by reason, without training; `rlvtg data check`.
+
+    Args:
+        recipe: a loaded recipe. The demo's data is made if it is absent.
+        decode: decode every clip too, into the recipe's cache on disk. Finds damage inside the pictures, and takes as
+            long as a run's first epoch takes to decode.
+        folder: where `bad_rows.<data>.jsonl` is written; default the recipe's output_dir.
+
+    Returns:
+        The exit status: 0, or 1 when a run would stop because its bad rows are more than `max_bad_fraction`.
+    """
+    make_demo(recipe)
+    folder = Path(recipe.output_dir if folder is None else folder)
+    used = {stage.data for stage in recipe.stages.values()} | {recipe.evaluation.data}
+    folder.mkdir(parents=True, exist_ok=True)
+    probes = read_probes(folder / PROBES, again=True)
+    status = 0
+    for name in [name for name in recipe.data if name in used]:
+        try:
+            samples = read(recipe.data[name])
+        except DataError as error:
+            raise DataError(f"data.{name}: {error}") from error
+        settled, faults = held_against_files(samples, recipe, probes, decode=decode)
+        listed = folder / f"bad_rows.{name}.jsonl"
+        found = list(find_faults(settled, faults))
+        _print(name, samples, settled, found, probes)
+        try:
+            check(settled, max_bad_fraction=recipe.max_bad_fraction, bad_rows_path=listed, file_faults=faults)
+            verdict = "a run goes on without them" if any(found) else "nothing is wrong"
+        except DataError:
+            status, verdict = 1, f"a run stops: max_bad_fraction is {recipe.max_bad_fraction:g}"
+        print(f"  {verdict}; listed in {listed}")
+    write_probes(folder / PROBES, probes)
+    return status
+
+
+def make_demo(recipe: Recipe) -> None:
+    """Make the demo's videos and annotations if the recipe wants them and they are absent."""
+    if recipe.tiny is not None:
+        sizes = {split: getattr(recipe.tiny, split) for split in tiny.SPLITS}
+        tiny.make(recipe.tiny.folder, sizes, seed=recipe.tiny.seed)
+
+
+def decode_all(samples: Sequence[Sample], faults: Sequence[Fault | None], recipe: Recipe, probes: Probes) -> None:
+    """Decode every distinct clip of the samples without a fault, several at once, into the recipe's cache on disk.
+
+    What the cache holds already is read from there. A video that cannot be decoded is so noted in `probes`.
+    """
+    clips = dict.fromkeys(
+        (sample.video, sample.video_start, sample.video_end)
+        for sample, fault in zip(samples, faults, strict=True)
+        if fault is None and sample.video in probes
+    )
+    if not clips:
+        return
+    store, caches = clip_store(recipe), threading.local()
+    factor = pixel_unit(recipe.model)
+
+    def decode(clip: tuple[str, float | None, float | None]) -> VideoError | None:
+        if not hasattr(caches, "own"):
+            caches.own = ClipCache(recipe.video, 0, factor=factor, store=store)
+        try:
+            caches.own.get(*clip)
+        except VideoError as error:
+            return error
+        return None
+
+    count = min(len(clips), MOST_WORKERS, len(os.sched_getaffinity(0)))
+    with ThreadPoolExecutor(count) as threads:
+        answers = tqdm(threads.map(decode, clips), total=len(clips), desc="decoding videos", unit="video", delay=2)
+        for (video, _, _), error in zip(clips, answers, strict=True):
+            if error is not None:
+                probes[video] = error
+
+
+def pixel_unit(model: str) -> int:
+    """Frame sides are multiples of this many pixels, by the model's own configuration where `model` is a folder; 28 as
+    in Qwen2.5-VL otherwise. A wrong one would only make a run decode once more."""
+    config = Path(model) / "config.json"
+    if not config.is_file():
+        return 28
+    vision = json.loads(config.read_text(encoding="utf-8")).get("vision_config", {})
+    return int(vision.get("patch_size", 14)) * int(vision.get("spatial_merge_size", 2))
+
+
+def _print(
+    name: str,
+    samples: Sequence[Sample],
+    settled: Sequence[Sample],
+    faults: Sequence[Fault | None],
+    probes: Mapping[str, Probe | VideoError],
+) -> None:
+    videos = {sample.video for sample in samples}
+    lengths = [found.duration for video in videos if isinstance(found := probes.get(video), Probe)]
+    cut = sum(before.video_end is not None and after.video_end is None
+              for before, after in zip(samples, settled, strict=True))  # fmt: skip
+    bad = [(sample, fault) for sample, fault in zip(samples, faults, strict=True) if fault is not None]
+    share = len(bad) / max(1, len(samples))
+    print(f"data.{name}: {len(samples)} rows, {len(videos)} videos of {sum(lengths) / 3600:.2f} h; "
+          f"{len(bad)} bad rows ({share:.2%})")  # fmt: skip
+    if cut:
+        print(f"  {cut} rows have a window that their file is already cut to; it is not applied again")
+    for reason, count in Counter(fault[0] for _, fault in bad).most_common():
+        sample, (_, detail) = next((sample, fault) for sample, fault in bad if fault[0] == reason)
+        print(f"  {count:6d}  {reason:24}  e.g. {sample.id}: {detail}")
