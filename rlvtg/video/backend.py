@@ -27,6 +27,9 @@ Keep = Callable[[np.ndarray], np.ndarray]
 # Recordings with one glitch are common and look right, while a hole of zeros costs a whole group of pictures.
 MAX_DAMAGED = 0.01
 CLOCK_TOLERANCE = 1e-3  # seconds
+# Containers in which FFmpeg takes the time that is sought for a presentation time; by decoding time it would land one
+# keyframe early.
+SOUGHT_BY_PTS = ("mp4", "matroska")
 WORTH_A_SEEK = 16  # frames; fewer than that are decoded faster than jumped over
 
 
@@ -130,7 +133,8 @@ def _pass_over(
     whole: set[int] = set()
     kept: dict[int, np.ndarray] = {}
     if origin is not None:
-        container.seek(origin[1], backward=True, stream=stream)
+        by_pts = any(name in index.container for name in SOUGHT_BY_PTS)
+        container.seek(origin[0] if by_pts else origin[1], backward=True, stream=stream)
     for frame in container.decode(stream):
         if frame.pts in expected and not frame.is_corrupt:
             whole.add(frame.pts)
