@@ -43,6 +43,18 @@ LOSS_TYPES = ("grpo", "bnpo", "dr_grpo", "dapo", "cispo", "sapo", "luspo", "vesp
 SCALE_REWARDS = ("group", "batch", "none")
 IMPORTANCE_SAMPLING_LEVELS = ("token", "sequence")
 
+# Layers of Qwen2.5-VL's vision encoder by name: enough to tell what `freeze` and `lora` leave to be trained.
+MERGER = ("visual.merger.ln_q", "visual.merger.mlp.0", "visual.merger.mlp.2")
+TOWER = (
+    "visual.patch_embed.proj",
+    *(
+        f"visual.blocks.{number}.{layer}"
+        for number in range(32)
+        for layer in ("attn.qkv", "attn.proj", "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj")
+    ),
+)
+NOT_LINEAR = ("visual.patch_embed.proj", "visual.merger.ln_q")  # what PEFT's all-linear leaves out
+
 # What `scale=` may not touch: it swaps model, data and sizes, and the method stays the recipe's.
 METHOD = ("extends", "name", "prompt", "system", "grammar")
 # fmt: off
@@ -86,6 +98,9 @@ class Video:
     backend: str = "pyav"  # pyav | torchcodec | decord: who decodes; the frames and times are the same, or refused
     decode_timeout: float = 300.0  # seconds after which the decoding of one video is given up and its process killed
     duration_slack: float = 2.0  # seconds by which a file may be longer or shorter than its annotation says
+    # Keep what the vision tower makes of a video for the rest of the run. Needs stages that train no part of the tower:
+    # by freeze: [visual] (or its patch_embed and blocks; the merger may learn), or by lora on the language model alone.
+    cache_features: bool = False
 
 
 @dataclass
@@ -212,6 +227,7 @@ class Recipe:
     cache_dir: str | None = None  # of decoded clips, shared by all runs; null = rlvtg/clips in the user's cache folder
     decode_ahead: bool = True  # decode all clips before anything is trained, so that a broken one is left out in time
     cache_gb: float = 20.0  # what the clips may take on disk, in 2**30 bytes; 0 = keep none
+    feature_cache_gb: float = 8.0  # what video.cache_features may take in each process's memory, in 2**30 bytes
     max_bad_fraction: float = 0.0  # share of rows that may be unreadable before the run stops, 0..1
     tiny: Tiny | None = None
     logging_steps: int = 1
@@ -538,6 +554,7 @@ def _narrow(kind: Any, value: Any) -> Any:
 # Numbers by the name of their field: the fields, what they may be, and whether a number is that.
 _RANGES: tuple[tuple[str, str, Callable[[float], bool]], ...] = (
     ("fps learning_rate temperature epsilon epsilon_high num_train_epochs decode_timeout", "above 0", lambda x: x > 0),
+    ("feature_cache_gb", "above 0", lambda x: x > 0),
     ("beta warmup_steps weight_decay max_grad_norm top_k pictures seed", "0 or more", lambda x: x >= 0),
     ("cache_gb duration_slack", "0 or more", lambda x: x >= 0),
     ("limit min_frames max_frames min_pixels max_pixels total_pixels", "1 or more", lambda x: x >= 1),
@@ -574,6 +591,8 @@ def check(recipe: Recipe, world_size: int = 1) -> None:
         _check_source(recipe, name)
     for name, stage in recipe.stages.items():
         _check_stage(f"stages.{name}", stage, recipe.video)
+        if recipe.video.cache_features:
+            _check_tower(f"stages.{name}", stage)
         if isinstance(stage, GrpoStage):
             _check_grpo(f"stages.{name}", stage, recipe, world_size)
 
@@ -585,6 +604,19 @@ def prompts_per_rollout(stage: GrpoStage, world_size: int) -> int:
     """
     steps = stage.steps_per_generation or stage.gradient_accumulation_steps
     return stage.per_device_train_batch_size // stage.num_generations * steps * world_size
+
+
+def trained(stage: Stage, layers: Iterable[str]) -> list[str]:
+    """Those of `layers` (named as in `freeze`) that a stage trains, fully or by LoRA, as far as names can tell."""
+    free = [name for name in layers if not any(f"{name}.".startswith(f"{prefix}.") for prefix in stage.freeze)]
+    if stage.lora is None:
+        return free
+    targets = stage.lora.target_modules
+    if targets == "all-linear":
+        return [name for name in free if name not in NOT_LINEAR]
+    if isinstance(targets, str):
+        return [name for name in free if re.fullmatch(targets, f"model.{name}")]
+    return [name for name in free if any(f".model.{name}".endswith(f".{target}") for target in targets)]
 
 
 def _numbers(value: Any, path: str = "") -> Iterator[tuple[str, float]]:
@@ -681,6 +713,19 @@ def _check_stage(path: str, stage: Stage, video: Video) -> None:
     if isinstance(stage, SftStage) and stage.completion is not None:
         example = {"query": "", "start": 1.0, "end": 2.0, "duration": 3.0}
         _check_template(f"{path}.completion", stage.completion, example)
+
+
+def _check_tower(path: str, stage: Stage) -> None:
+    try:
+        learning = trained(stage, TOWER)
+    except re.error as error:
+        raise RecipeError(f"{path}.lora.target_modules: got a pattern that cannot be read, {error}") from None
+    if learning:
+        way = "freeze it" if stage.lora is None else "freeze it (it then gets no adapter)"
+        raise RecipeError(
+            f"video.cache_features: got true, but {path} trains {learning[0]}; {way} by {path}.freeze: [visual], "
+            "or [visual.patch_embed, visual.blocks] to train the merger, or set cache_features false"
+        )
 
 
 def _check_grpo(path: str, stage: GrpoStage, recipe: Recipe, world_size: int) -> None:

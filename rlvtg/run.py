@@ -30,8 +30,10 @@ from rlvtg.evaluation.report import filmstrip, learning_curves, spread, table
 from rlvtg.export import ADAPTER, MERGED, export
 from rlvtg.model import tiny as tiny_model
 from rlvtg.model.family import family
+from rlvtg.model.features import feature_cache
 from rlvtg.model.inputs import Encoder
 from rlvtg.model.load import load_config, load_model, load_processor
+from rlvtg.model.vision import share_vision
 from rlvtg.prepare import Prepared, Rows, follow
 from rlvtg.recipe import GrpoStage, Recipe, SftStage, is_made
 from rlvtg.training.grpo import grpo_trainer
@@ -57,9 +59,12 @@ def run(recipe: Recipe, prepared: Prepared | None) -> int:
     prepared = _share(recipe, prepared)
     folder = prepared.folder
     kind = family(load_config(recipe.model))  # a model that is not supported is refused before its processor is read
-    encoder = Encoder(load_processor(recipe.model), kind, recipe.video, store=clip_store(recipe))
+    encoder = Encoder(
+        load_processor(recipe.model), kind, recipe.video, store=clip_store(recipe), features=feature_cache(recipe)
+    )
     if recipe.evaluation.before and not _done(folder / "evaluation" / BEFORE):
         model = load_model(recipe.model, dtype=dtype(recipe), attn_implementation=recipe.attn_implementation)
+        share_vision(model, encoder.features)
         place = folder / "evaluation" / BEFORE
         model = model.to(state.device)
         evaluate(recipe, model, encoder, prepared.test_rows, place, state, name=recipe.model, replace=True)
