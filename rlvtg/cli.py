@@ -92,6 +92,81 @@ def _doctor(verbs: Any) -> None:
     parser.set_defaults(run=run)
 
 
+def _eval(verbs: Any) -> None:
+    """`rlvtg eval recipe=NAME ...` or `rlvtg eval --predictions FILE`: measure models, or a file of predictions."""
+
+    def run(arguments: argparse.Namespace, words: Sequence[str]) -> int:
+        if arguments.predictions is None:
+            for name in ("protocol", "grammar", "annotations", "reader", "output"):
+                if getattr(arguments, name) is not None:
+                    parser.error(f"--{name} goes with --predictions; for models it is a word such as protocol=timelens")
+            from rlvtg.evaluation.jobs import jobs
+
+            asked = jobs(words)  # what is wrong with the words is said before torch loads
+            from rlvtg.evaluation.checkpoints import evaluate_all
+
+            return evaluate_all(asked)
+        if words:
+            parser.error(f"unrecognized arguments: {' '.join(words)}; --predictions takes options only")
+        from rlvtg.evaluation.predictions import write_metrics
+        from rlvtg.evaluation.report import table
+        from rlvtg.evaluation.rescore import rescore
+
+        results = rescore(
+            arguments.predictions,
+            (arguments.protocol or "rlvtg").split(","),
+            grammar_name=arguments.grammar,
+            annotations=arguments.annotations,
+            reader=arguments.reader or "jsonl",
+        )
+        if arguments.output:
+            write_metrics(arguments.output, results)
+        print(table(results))
+        return 0
+
+    parser = verbs.add_parser(
+        "eval",
+        usage="rlvtg eval recipe=NAME [model=PATH,...] [data=KEY,...] [protocol=NAME] [output=DIR] [key=value ...]\n"
+        "       rlvtg eval --predictions FILE [--protocol NAME,...|all] [--grammar NAME] "
+        "[--annotations FILE [--reader NAME]] [--output FILE]",
+        help="measure checkpoints on test sets, or score a file of predictions",
+        description="With a recipe: predicts with each model (a folder, a PEFT adapter's folder or a hub id; default: "
+        "the recipe's) on each test set (a key of the recipe's data) and writes predictions.jsonl and metrics.json of "
+        "each, and one table of all, below output; a killed evaluation goes on where it stopped. With --predictions: "
+        "scores JSON lines with an id and a completion or predicted spans, ours or another system's.",
+    )
+    parser.add_argument("--predictions", metavar="FILE", help="score these instead of asking a model")
+    parser.add_argument("--protocol", metavar="NAME,...", help="by whose published rules, or all (rlvtg)")
+    parser.add_argument("--grammar", metavar="NAME", help="reads completions where the protocol has no grammar")
+    parser.add_argument("--annotations", metavar="FILE", help="true spans, joined by id; default: the rows' own")
+    parser.add_argument("--reader", metavar="NAME", help="the annotations' format: jsonl, charades_sta ... (jsonl)")
+    parser.add_argument("--output", metavar="FILE", help="write the metrics with their protocols as JSON")
+    parser.set_defaults(run=run)
+
+
+def _report(verbs: Any) -> None:
+    """`rlvtg report RUN`: one HTML page of a run."""
+
+    def run(arguments: argparse.Namespace, words: Sequence[str]) -> int:
+        if words:
+            parser.error(f"unrecognized arguments: {' '.join(words)}")
+        from rlvtg.evaluation.page import write_page
+
+        print(write_page(arguments.folder, arguments.output, worst=arguments.worst))
+        return 0
+
+    parser = verbs.add_parser(
+        "report",
+        help="write one HTML page of a run",
+        description="Writes RUN/report.html: metrics, learning curves, filmstrips with true and predicted spans, worst "
+        "answers, rows left out, the recipe. The page loads nothing from anywhere; an interrupted run will do.",
+    )
+    parser.add_argument("folder", metavar="RUN", help="the folder of a run")
+    parser.add_argument("--output", metavar="FILE", help="where the page goes (RUN/report.html)")
+    parser.add_argument("--worst", type=_count, default=6, metavar="N", help="answers to show of the worst (6)")
+    parser.set_defaults(run=run)
+
+
 def _data(verbs: Any) -> None:
     """`rlvtg data check|convert`: look at annotations, and write them in our own format."""
 
@@ -177,7 +252,7 @@ def _samples(arguments: argparse.Namespace, words: Sequence[str]) -> Any:
     return read(Source(arguments.annotations, arguments.videos or ".", arguments.reader))
 
 
-VERBS: tuple[Callable[[Any], None], ...] = (_reward, _data, _doctor)
+VERBS: tuple[Callable[[Any], None], ...] = (_reward, _data, _doctor, _eval, _report)
 
 
 def _count(text: str) -> int:

@@ -185,6 +185,7 @@ class Evaluation:
     data: str = "test"  # a key of Recipe.data
     batch_size: int = 8  # rows per device
     max_new_tokens: int = 512
+    protocol: str = "rlvtg"  # the rules of scoring: a name of rlvtg/evaluation/protocol.py
     thresholds: list[float] = field(default_factory=lambda: [0.3, 0.5, 0.7])  # of IoU, for R1@m
     before: bool = True
     pictures: int = 6  # videos drawn in the report
@@ -237,8 +238,8 @@ class Recipe:
 KINDS: dict[str, type[SftStage] | type[GrpoStage]] = {"sft": SftStage, "grpo": GrpoStage}
 
 
-def load(argv: Sequence[str]) -> Recipe:
-    """The complete, checked recipe that `argv` asks for.
+def load(argv: Sequence[str], *, stages: bool = True) -> Recipe:
+    """The complete, checked recipe that `argv` asks for; without its `stages` it needs no data to train on.
 
     argv: `recipe=NAME` or `recipe=path.yaml`, optionally `scale=NAME`, and overrides such as `seed=1`.
         A name is looked for in ./recipes, then in the recipes that ship with rlvtg.
@@ -274,6 +275,8 @@ def load(argv: Sequence[str]) -> Recipe:
         _apply_scale(tree, scale, origins)
     for key, text in overrides:
         _apply_override(tree, key, text, origins)
+    if not stages:
+        tree["stages"] = {}
 
     recipe = _build(tree, origins)
     if scale is not None:
