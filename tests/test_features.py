@@ -296,8 +296,11 @@ def test_a_stage_encodes_each_video_once_and_learns_the_same(saved, tmp_path, ma
         assert trainer.state.epoch >= 2
         if features is not None:
             rows = [row(video) for video in saved[2][:2]]
-            predict(trainer.model, an_encoder(saved, features), rows, grammar_name="to", batch_size=2,
-                    max_new_tokens=2, quiet=True)  # fmt: skip
+            list(
+                predict(
+                    trainer.model, an_encoder(saved, features), [rows], grammar_name="to", max_new_tokens=2, quiet=True
+                )
+            )
             # the policy's passes, the reference's and the evaluation together
             assert sum(tower.patches) == patches(saved, 2)
             assert cache.encodes == 2
