@@ -67,6 +67,7 @@ def run(recipe: Recipe, prepared: Prepared | None) -> int:
         share_vision(model, encoder.features)
         place = folder / "evaluation" / BEFORE
         model = model.to(state.device)
+        share_vision(model, encoder.features)
         evaluate(recipe, model, encoder, prepared.test_rows, place, state, name=recipe.model, replace=True)
         del model
     path = recipe.model

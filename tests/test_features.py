@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 
 from rlvtg.evaluation.predict import predict
 from rlvtg.model.family import family
@@ -182,6 +183,20 @@ def test_changed_weights_are_noticed_and_equal_ones_shared(saved, merged):
         one.base_model.visual.merger.mlp[2].bias.add_(1.0)
         assert (log_probs(one, call(saved, encoder)) - before).abs().max() > 1e-3
         assert len(tower.patches) == (3 if merged else 2)
+
+
+def test_an_adapter_on_the_tower_has_features_of_its_own(saved):
+    cache = FeatureCache(PLENTY)
+    encoder, plain = an_encoder(saved, cache), a_model(saved, cache=cache)
+    adapted = get_peft_model(a_model(saved), LoraConfig(target_modules="all-linear", init_lora_weights=False)).eval()
+    with torch.no_grad():
+        before = log_probs(plain, call(saved, encoder))
+        expected = log_probs(adapted, call(saved, an_encoder(saved)))
+        share_vision(adapted, cache)
+        for _ in ("encoded", "kept"):
+            assert (log_probs(adapted, call(saved, encoder)) - expected).abs().max() < 1e-5
+        assert (before - expected).abs().max() > 1e-2
+    assert cache.encodes == 4
 
 
 def test_features_of_another_precision_are_not_mixed_in(saved):

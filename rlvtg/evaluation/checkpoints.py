@@ -12,8 +12,10 @@ from rlvtg.evaluation.evaluate import dtype, evaluate
 from rlvtg.evaluation.jobs import Job
 from rlvtg.evaluation.predictions import write_metrics, write_whole
 from rlvtg.model.family import family
+from rlvtg.model.features import feature_cache
 from rlvtg.model.inputs import Encoder
 from rlvtg.model.load import load_checkpoint, load_config, load_processor, plain_model
+from rlvtg.model.vision import share_vision
 from rlvtg.video.store import clip_store
 
 
@@ -26,13 +28,15 @@ def evaluate_all(jobs: Sequence[Job]) -> int:
     shared = [list(jobs)]
     broadcast_object_list(shared)  # the first process has the rows
     cells: list[Cell] = []
+    features = feature_cache(jobs[0].recipe)
     for path, group in groupby(shared[0], key=lambda job: job.model):
         several = list(group)
         recipe = several[0].recipe
         kind = family(load_config(plain_model(path)))
-        encoder = Encoder(load_processor(path), kind, recipe.video, store=clip_store(recipe))
+        encoder = Encoder(load_processor(path), kind, recipe.video, store=clip_store(recipe), features=features)
         model = load_checkpoint(path, dtype=dtype(recipe), attn_implementation=recipe.attn_implementation)
         model = model.to(state.device)
+        share_vision(model, features)
         for job in several:
             metrics: dict[str, Any] = evaluate(job.recipe, model, encoder, job.rows, job.place, state, name=path)
             if state.is_main_process:

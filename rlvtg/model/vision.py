@@ -12,19 +12,20 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from peft import PeftModel
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from rlvtg.model.features import FeatureCache, Key, digest
 
 
-def share_vision(model: PreTrainedModel, cache: FeatureCache | None = None) -> None:
-    """Teach `model` (a conditional-generation model, not a PEFT wrapper) the keyword `video_rows`; safe to repeat.
+def share_vision(model: PreTrainedModel | PeftModel, cache: FeatureCache | None = None) -> None:
+    """Teach a conditional-generation model, or one in a PEFT wrapper, the keyword `video_rows`; safe to repeat.
 
     With a `cache`, features are kept there from now on. They are used wherever the weights behind them get no gradient:
     in passes without gradient, and in all passes once these weights are frozen.
     """
-    backbone = model.base_model
+    backbone = (model.get_base_model() if isinstance(model, PeftModel) else model).base_model
     sharing = next((hook for hook in backbone._forward_pre_hooks.values() if isinstance(hook, _Sharing)), None)
     if sharing is None:
         sharing = _Sharing()
