@@ -20,15 +20,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from rlvtg.evaluation.metrics import miou_interval, query_iou
+from rlvtg.evaluation.metrics import ious as score_each
+from rlvtg.evaluation.metrics import miou_interval
 from rlvtg.evaluation.predict import predict
+from rlvtg.evaluation.protocol import chosen
 from rlvtg.evaluation.zoom import MARGIN, predict_zoomed
 from rlvtg.model.family import family
 from rlvtg.model.inputs import Encoder
 from rlvtg.model.load import load_config, load_model, load_processor
 from rlvtg.prepare import follow
 from rlvtg.recipe import Recipe, load
-from rlvtg.run import clip_store
+from rlvtg.video.store import clip_store
 
 Rows = Sequence[Mapping[str, Any]]
 STARTS = (0.0, 2.0, 4.0, 6.0, 8.0)
@@ -55,37 +57,43 @@ def main(argv: list[str]) -> None:
         compare_passes(recipe, model, encoder, rows, args.passes, args.margin)
 
 
+def batches(recipe: Recipe, rows: Rows) -> list[Rows]:
+    """The rows as the evaluation takes them together."""
+    size = recipe.evaluation.batch_size
+    return [rows[start : start + size] for start in range(0, len(rows), size)]
+
+
 def compare_passes(
     recipe: Recipe, model: torch.nn.Module, encoder: Encoder, rows: Rows, several: Sequence[int], margin: float
 ) -> None:
     """A line for each number of passes."""
-    videos = [row["video"] for row in rows]
+    videos, rules = [row["video"] for row in rows], chosen(recipe.evaluation)
     first: np.ndarray | None = None
     print(f"{len(rows)} queries, {encoder.settings.fps:g} fps, margin {margin:g}")
     print("passes   mIoU  95 % interval   R1@0.5  R1@0.7  difference                  better  worse  later  unusable")
     for passes in several:
-        predictions = predict_zoomed(
+        made = predict_zoomed(
             model,
             encoder,
-            rows,
+            batches(recipe, rows),
             passes=passes,
             prompt=recipe.prompt,
             system=recipe.system,
             grammar_name=recipe.grammar,
-            batch_size=recipe.evaluation.batch_size,
             max_new_tokens=recipe.evaluation.max_new_tokens,
             margin=margin,
         )
-        ious = np.array([query_iou(prediction) for prediction in predictions])
+        predictions = [prediction for several in made for prediction in several]
+        ious = np.array(score_each(predictions, rules), dtype=np.float64)
         first = ious if first is None else first
         gain = ious - first
         low, high = miou_interval(ious, videos)
         gain_low, gain_high = miou_interval(gain, videos)
         passed = [prediction["passes"] for prediction in predictions if passes > 1]
         later = sum(len(answers) - 1 for answers in passed)
-        unusable = sum(
-            answers[-1]["window"] != one["window"] for answers, one in zip(passed, predictions, strict=False)
-        )
+        whole = [[0.0, prediction["duration"]] for prediction in predictions]
+        stands = [prediction.get("window", all_of_it) for prediction, all_of_it in zip(predictions, whole, strict=True)]
+        unusable = sum(answers[-1]["window"] != part for answers, part in zip(passed, stands, strict=False))
         print(
             f"{passes:>6}  {ious.mean():.3f}  {low:.3f} to {high:.3f}  {np.mean(ious >= 0.5):>6.3f}  "
             f"{np.mean(ious >= 0.7):>6.3f}  {gain.mean():+.3f} ({gain_low:+.3f} to {gain_high:+.3f})  "
@@ -100,15 +108,15 @@ def compare_parts(
     """A line for each length: parts alone against the whole videos, at the encoder's own frame rate."""
 
     def miou(some: Rows) -> float:
-        predictions = predict(
+        made = predict(
             model,
             encoder,
-            some,
+            batches(recipe, some),
             grammar_name=recipe.grammar,
-            batch_size=recipe.evaluation.batch_size,
             max_new_tokens=recipe.evaluation.max_new_tokens,
         )
-        return float(np.mean([query_iou(prediction) for prediction in predictions]))
+        predictions = [prediction for several in made for prediction in several]
+        return float(np.mean(np.array(score_each(predictions, chosen(recipe.evaluation)), dtype=np.float64)))
 
     print("seconds  parts  mIoU of parts  of the whole videos")
     for length in lengths:

@@ -92,7 +92,167 @@ def _doctor(verbs: Any) -> None:
     parser.set_defaults(run=run)
 
 
-VERBS: tuple[Callable[[Any], None], ...] = (_reward, _doctor)
+def _eval(verbs: Any) -> None:
+    """`rlvtg eval recipe=NAME ...` or `rlvtg eval --predictions FILE`: measure models, or a file of predictions."""
+
+    def run(arguments: argparse.Namespace, words: Sequence[str]) -> int:
+        if arguments.predictions is None:
+            for name in ("protocol", "grammar", "annotations", "reader", "output"):
+                if getattr(arguments, name) is not None:
+                    parser.error(f"--{name} goes with --predictions; for models it is a word such as protocol=timelens")
+            from rlvtg.evaluation.jobs import jobs
+
+            asked = jobs(words)  # what is wrong with the words is said before torch loads
+            from rlvtg.evaluation.checkpoints import evaluate_all
+
+            return evaluate_all(asked)
+        if words:
+            parser.error(f"unrecognized arguments: {' '.join(words)}; --predictions takes options only")
+        from rlvtg.evaluation.predictions import write_metrics
+        from rlvtg.evaluation.report import table
+        from rlvtg.evaluation.rescore import rescore
+
+        results = rescore(
+            arguments.predictions,
+            (arguments.protocol or "rlvtg").split(","),
+            grammar_name=arguments.grammar,
+            annotations=arguments.annotations,
+            reader=arguments.reader or "jsonl",
+        )
+        if arguments.output:
+            write_metrics(arguments.output, results)
+        print(table(results))
+        return 0
+
+    parser = verbs.add_parser(
+        "eval",
+        usage="rlvtg eval recipe=NAME [model=PATH,...] [data=KEY,...] [protocol=NAME] [output=DIR] [key=value ...]\n"
+        "       rlvtg eval --predictions FILE [--protocol NAME,...|all] [--grammar NAME] "
+        "[--annotations FILE [--reader NAME]] [--output FILE]",
+        help="measure checkpoints on test sets, or score a file of predictions",
+        description="With a recipe: predicts with each model (a folder, a PEFT adapter's folder or a hub id; default: "
+        "the recipe's) on each test set (a key of the recipe's data) and writes predictions.jsonl and metrics.json of "
+        "each, and one table of all, below output; a killed evaluation goes on where it stopped. With --predictions: "
+        "scores JSON lines with an id and a completion or predicted spans, ours or another system's.",
+    )
+    parser.add_argument("--predictions", metavar="FILE", help="score these instead of asking a model")
+    parser.add_argument("--protocol", metavar="NAME,...", help="by whose published rules, or all (rlvtg)")
+    parser.add_argument("--grammar", metavar="NAME", help="reads completions where the protocol has no grammar")
+    parser.add_argument("--annotations", metavar="FILE", help="true spans, joined by id; default: the rows' own")
+    parser.add_argument("--reader", metavar="NAME", help="the annotations' format: jsonl, charades_sta ... (jsonl)")
+    parser.add_argument("--output", metavar="FILE", help="write the metrics with their protocols as JSON")
+    parser.set_defaults(run=run)
+
+
+def _report(verbs: Any) -> None:
+    """`rlvtg report RUN`: one HTML page of a run."""
+
+    def run(arguments: argparse.Namespace, words: Sequence[str]) -> int:
+        if words:
+            parser.error(f"unrecognized arguments: {' '.join(words)}")
+        from rlvtg.evaluation.page import write_page
+
+        print(write_page(arguments.folder, arguments.output, worst=arguments.worst))
+        return 0
+
+    parser = verbs.add_parser(
+        "report",
+        help="write one HTML page of a run",
+        description="Writes RUN/report.html: metrics, learning curves, filmstrips with true and predicted spans, worst "
+        "answers, rows left out, the recipe. The page loads nothing from anywhere; an interrupted run will do.",
+    )
+    parser.add_argument("folder", metavar="RUN", help="the folder of a run")
+    parser.add_argument("--output", metavar="FILE", help="where the page goes (RUN/report.html)")
+    parser.add_argument("--worst", type=_count, default=6, metavar="N", help="answers to show of the worst (6)")
+    parser.set_defaults(run=run)
+
+
+def _data(verbs: Any) -> None:
+    """`rlvtg data check|convert`: look at annotations, and write them in our own format."""
+
+    def check(arguments: argparse.Namespace, words: Sequence[str]) -> int:
+        if words and not arguments.reader:
+            return files(arguments, words)
+        from rlvtg.data.oddities import report
+
+        text, bad = report(_samples(arguments, words), files=arguments.videos is not None)
+        print(text)
+        return 1 if bad else 0
+
+    def files(arguments: argparse.Namespace, words: Sequence[str]) -> int:
+        from rlvtg.recipe import load
+
+        recipe = load(words)
+        from rlvtg.data_check import check_recipe
+
+        return check_recipe(recipe, decode=arguments.decode)
+
+    def convert(arguments: argparse.Namespace, words: Sequence[str]) -> int:
+        from rlvtg.data import jsonl
+        from rlvtg.data.oddities import report
+
+        samples = _samples(arguments, words)
+        text, _ = report(samples, files=False)
+        jsonl.write(samples, arguments.output, arguments.videos, force=arguments.force)
+        print(f"{arguments.output}: {text}")
+        return 0
+
+    parser = verbs.add_parser("data", help="check annotations, or convert them to rlvtg's own format")
+    actions = parser.add_subparsers(metavar="ACTION", required=True)
+    source = argparse.ArgumentParser(add_help=False)
+    source.add_argument("--reader", metavar="NAME", help="the format: charades_sta, jsonl, ... (docs/data.md)")
+    source.add_argument("--annotations", metavar="FILE")
+
+    checker = actions.add_parser(
+        "check",
+        parents=[source],
+        usage="rlvtg data check recipe=NAME [key=value ...] [--decode]\n"
+        "       rlvtg data check --reader NAME --annotations FILE (--videos DIR | --no-videos)",
+        help="list the bad rows of a recipe's data, or of an annotation file",
+        description="With a recipe: reads every video that it uses, and lists the rows that a run would leave out; "
+        "exit status 1 if a run would stop. With a file: counts what is odd in it; exit status 1 if any row is bad.",
+    )
+    checker.add_argument("--decode", action="store_true", help="decode every clip too, into the cache (data prepare)")
+    where = checker.add_mutually_exclusive_group()
+    where.add_argument("--videos", metavar="DIR", help="the folder of the videos, which are looked for")
+    where.add_argument("--no-videos", action="store_const", const=None, dest="videos", help="do not look for videos")
+    checker.set_defaults(run=check)
+
+    preparer = actions.add_parser(
+        "prepare",
+        usage="rlvtg data prepare recipe=NAME [key=value ...]",
+        help="decode every clip of a recipe into the cache on disk",
+        description="What `data check --decode` does: decodes what the cache does not hold yet, in parallel, and lists "
+        "the rows whose video cannot be decoded. It can be stopped and goes on where it was.",
+    )
+    preparer.set_defaults(run=files, decode=True)
+
+    converter = actions.add_parser(
+        "convert",
+        parents=[source],
+        help="write annotations as rlvtg's JSON lines",
+        description="Writes every row, bad ones too, for the reader jsonl with the same folder of videos.",
+    )
+    converter.add_argument("--videos", required=True, metavar="DIR", help="the folder that paths are relative to")
+    converter.add_argument("--output", required=True, metavar="FILE", help="a .jsonl file")
+    converter.add_argument("--force", action="store_true", help="overwrite the file if it is there")
+    converter.set_defaults(run=convert)
+
+
+def _samples(arguments: argparse.Namespace, words: Sequence[str]) -> Any:
+    from rlvtg.data.read import read
+    from rlvtg.data.sample import DataError
+    from rlvtg.recipe import Source
+
+    if words:
+        raise DataError(f"got {words[0]!r} and --reader, want either a recipe or an annotation file")
+    if not arguments.reader or not arguments.annotations:
+        got = "--reader alone" if arguments.reader else "neither a recipe nor a reader"
+        raise DataError(f"got {got}, want --reader NAME --annotations FILE")
+    return read(Source(arguments.annotations, arguments.videos or ".", arguments.reader))
+
+
+VERBS: tuple[Callable[[Any], None], ...] = (_reward, _data, _doctor, _eval, _report)
 
 
 def _count(text: str) -> int:

@@ -4,24 +4,29 @@ Every distinct video is read once, without decoding a picture, before a model lo
 or is not the video that the row describes, is a bad row: counted, listed with its reason, never given another video.
 """
 
+import json
 import os
+import threading
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 from tqdm import tqdm
 
 from rlvtg.data import tiny
 from rlvtg.data.check import Fault, check, find_faults
+from rlvtg.data.duration import filled
 from rlvtg.data.read import read
 from rlvtg.data.sample import DataError, Sample
-from rlvtg.recipe import Recipe, Video
+from rlvtg.recipe import Recipe
+from rlvtg.video.cache import ClipCache
 from rlvtg.video.decode import END_SLACK
 from rlvtg.video.index import WINDOW, VideoError
-from rlvtg.video.scan import Probes, read_probes, scan, write_probes
-from rlvtg.video.worker import DecodeWorker, Probe
+from rlvtg.video.scan import MOST_WORKERS, Probes, read_probes, scan, write_probes
+from rlvtg.video.store import clip_store
+from rlvtg.video.worker import Probe
 
 DURATION = "duration differs"
 PROBES = "videos.jsonl"  # in a run's folder: what every video file says of itself
@@ -32,7 +37,8 @@ def usable_samples(
     name: str,
     probes: Probes,
     listed: str | os.PathLike[str] | None,
-    decode: Callable[[Sample], object] | None = None,
+    *,
+    decode: bool = False,
 ) -> list[Sample]:
     """The good samples of `recipe.data[name]`, windows of files that are already cut taken away.
 
@@ -41,32 +47,39 @@ def usable_samples(
         name: a key of its data.
         probes: what is known of the videos; gets what is read now.
         listed: where the bad rows are written.
-        decode: called with one sample of each distinct clip, and raises VideoError where it cannot be decoded; what a
-            header hides becomes a bad row before training, and not a run that stops in its midst.
+        decode: decode every clip too; what a header hides becomes a bad row before training, and not a run that stops
+            in its midst.
 
     Raises DataError, which names the data, as `rlvtg.data.check.check` does.
     """
     try:
         samples = read(recipe.data[name])
         # What the annotations alone have wrong stops a run before any file is read.
-        check(samples, max_bad_fraction=recipe.max_bad_fraction, bad_rows_path=listed)
-        settled, faults = held_against_files(samples, recipe, probes)
-        if decode is not None:
-            faults = decoding_faults(settled, faults, decode)
+        check(samples, max_bad_fraction=recipe.max_bad_fraction, bad_rows_path=listed, filled=False)
+        settled, faults = held_against_files(samples, recipe, probes, decode=decode)
         return check(settled, max_bad_fraction=recipe.max_bad_fraction, bad_rows_path=listed, file_faults=faults)
     except DataError as error:
         raise DataError(f"data.{name}: {error}") from error
 
 
 def held_against_files(
-    samples: Sequence[Sample], recipe: Recipe, probes: Probes
+    samples: Sequence[Sample], recipe: Recipe, probes: Probes, *, decode: bool = False
 ) -> tuple[list[Sample], list[Fault | None]]:
     """The samples as their files want them, and what is wrong with each; reads the files that `probes` does not know.
 
-    `probes` gets what was read.
+    `probes` gets what was read. A duration that the annotation does not give is the file's. With `decode`, every clip
+    is decoded too.
     """
     there = [sample.video for sample in samples if os.path.isfile(sample.video)]
     probes.update(scan(there, timeout=recipe.video.decode_timeout, known=probes))
+    lengths = {video: found.duration for video, found in probes.items() if isinstance(found, Probe)}
+    samples = filled(samples, lengths)
+    if decode:
+        decode_all(*_settled(samples, recipe, probes), recipe, probes)
+    return _settled(samples, recipe, probes)
+
+
+def _settled(samples: Sequence[Sample], recipe: Recipe, probes: Probes) -> tuple[list[Sample], list[Fault | None]]:
     settled: list[Sample] = []
     faults: list[Fault | None] = []
     for sample in samples:
@@ -110,8 +123,8 @@ def check_recipe(recipe: Recipe, *, decode: bool = False, folder: str | os.PathL
 
     Args:
         recipe: a loaded recipe. The demo's data is made if it is absent.
-        decode: decode every clip too, with the recipe's settings, as a run would. Finds damage inside the pictures,
-            and takes as long as a run's first epoch takes to decode.
+        decode: decode every clip too, into the recipe's cache on disk. Finds damage inside the pictures, and takes as
+            long as a run's first epoch takes to decode.
         folder: where `bad_rows.<data>.jsonl` is written; default the recipe's output_dir.
 
     Returns:
@@ -128,10 +141,7 @@ def check_recipe(recipe: Recipe, *, decode: bool = False, folder: str | os.PathL
             samples = read(recipe.data[name])
         except DataError as error:
             raise DataError(f"data.{name}: {error}") from error
-        settled, faults = held_against_files(samples, recipe, probes)
-        if decode:
-            worker = DecodeWorker(recipe.video.decode_timeout)
-            faults = decoding_faults(settled, faults, partial(_decode, worker, recipe.video))
+        settled, faults = held_against_files(samples, recipe, probes, decode=decode)
         listed = folder / f"bad_rows.{name}.jsonl"
         found = list(find_faults(settled, faults))
         _print(name, samples, settled, found, probes)
@@ -152,26 +162,46 @@ def make_demo(recipe: Recipe) -> None:
         tiny.make(recipe.tiny.folder, sizes, seed=recipe.tiny.seed)
 
 
-def decoding_faults(
-    samples: Sequence[Sample], faults: Sequence[Fault | None], decode: Callable[[Sample], object]
-) -> list[Fault | None]:
-    """`faults`, with what `decode` raises for those that have none; it is called once for each distinct clip."""
-    results: dict[tuple[str, float | None, float | None], Fault | None] = {}
-    found = list(faults)
-    for number, sample in enumerate(tqdm(samples, desc="decoding videos", unit="row", delay=2)):
-        clip = (sample.video, sample.video_start, sample.video_end)
-        if found[number] is None and clip not in results and os.path.isfile(sample.video):
-            results[clip] = None
-            try:
-                decode(sample)
-            except VideoError as error:
-                results[clip] = (error.kind, error.reason)
-        found[number] = found[number] or results.get(clip)
-    return found
+def decode_all(samples: Sequence[Sample], faults: Sequence[Fault | None], recipe: Recipe, probes: Probes) -> None:
+    """Decode every distinct clip of the samples without a fault, several at once, into the recipe's cache on disk.
+
+    What the cache holds already is read from there. A video that cannot be decoded is so noted in `probes`.
+    """
+    clips = dict.fromkeys(
+        (sample.video, sample.video_start, sample.video_end)
+        for sample, fault in zip(samples, faults, strict=True)
+        if fault is None and sample.video in probes
+    )
+    if not clips:
+        return
+    store, caches = clip_store(recipe), threading.local()
+    factor = pixel_unit(recipe.model)
+
+    def decode(clip: tuple[str, float | None, float | None]) -> VideoError | None:
+        if not hasattr(caches, "own"):
+            caches.own = ClipCache(recipe.video, 0, factor=factor, store=store)
+        try:
+            caches.own.get(*clip)
+        except VideoError as error:
+            return error
+        return None
+
+    count = min(len(clips), MOST_WORKERS, len(os.sched_getaffinity(0)))
+    with ThreadPoolExecutor(count) as threads:
+        answers = tqdm(threads.map(decode, clips), total=len(clips), desc="decoding videos", unit="video", delay=2)
+        for (video, _, _), error in zip(clips, answers, strict=True):
+            if error is not None:
+                probes[video] = error
 
 
-def _decode(worker: DecodeWorker, settings: Video, sample: Sample) -> None:
-    worker.clip(sample.video, settings, start=sample.video_start, end=sample.video_end)
+def pixel_unit(model: str) -> int:
+    """Frame sides are multiples of this many pixels, by the model's own configuration where `model` is a folder; 28 as
+    in Qwen2.5-VL otherwise. A wrong one would only make a run decode once more."""
+    config = Path(model) / "config.json"
+    if not config.is_file():
+        return 28
+    vision = json.loads(config.read_text(encoding="utf-8")).get("vision_config", {})
+    return int(vision.get("patch_size", 14)) * int(vision.get("spatial_merge_size", 2))
 
 
 def _print(

@@ -56,8 +56,8 @@ class Line:
         video: the row's id.
         fps: frames per second that were asked for.
         seconds_per_grid: seconds from one temporal patch to the next, by the frames' presentation times.
-        last_frame: time position of the last temporal patch, relative to the first.
-        text: time position of the first token behind the video, relative to the first patch.
+        last_frame: time position of the last temporal patch, relative to the first; None for the decoder.
+        text: time position of the first token behind the video, relative to the first patch; None for the decoder.
         difference: largest difference of a log-probability; None where the path gives none.
         fault: what is wrong, or None.
     """
@@ -66,8 +66,8 @@ class Line:
     video: str
     fps: float
     seconds_per_grid: float
-    last_frame: int
-    text: int
+    last_frame: int | None
+    text: int | None
     difference: float | None
     fault: str | None
 
@@ -150,16 +150,17 @@ def report(lines: Sequence[Line]) -> str:
     head = ("", "video", "path", "fps", "s/grid", "last frame", "text", "log-prob")
     table = ["{:4}  {:20}  {:13}  {:>5}  {:>7}  {:>10}  {:>5}  {:>8}".format(*head)]
     for line in lines:
+        last, text = ("-" if position is None else str(position) for position in (line.last_frame, line.text))
         difference = "-" if line.difference is None else f"{line.difference:.1e}"
         table.append(
             f"{'FAIL' if line.fault else 'ok':4}  {line.video[-20:]:20}  {line.path:13}  {line.fps:5g}  "
-            f"{line.seconds_per_grid:7.3f}  {line.last_frame:10d}  {line.text:5d}  {difference:>8}"
+            f"{line.seconds_per_grid:7.3f}  {last:>10}  {text:>5}  {difference:>8}"
         )
     faults = [f"FAIL  {line.path} at {line.fps:g} fps, {line.video}: {line.fault}" for line in lines if line.fault]
     return "\n".join([*table, "", *(faults or ["time is right on every path"])])
 
 
-def _first_rows(recipe: Recipe) -> list[Row]:
+def _first_rows(recipe: Recipe) -> list[dict[str, Any]]:
     """The first row of each stage's data that is there."""
     found = []
     for name in dict.fromkeys(stage.data for stage in recipe.stages.values()):
@@ -174,9 +175,9 @@ def _write_clock(path: Path) -> None:
     """A video whose pictures tell their number: the n-th is grey of brightness 20 + 3 n."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=_FPS)
-        stream.width, stream.height, stream.pix_fmt = 224, 168, "yuv420p"
+        stream.width, stream.height, stream.pix_fmt = 224, 224, "yuv420p"  # square fits every budget
         for number in range(_FRAMES):
-            picture = np.full((168, 224, 3), 20 + 3 * number, dtype=np.uint8)
+            picture = np.full((224, 224, 3), 20 + 3 * number, dtype=np.uint8)
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         container.mux(stream.encode())
 
@@ -192,8 +193,8 @@ def _clock_line(encoder: Encoder, row: Row) -> Line:
         video=row["id"],
         fps=encoder.settings.fps,
         seconds_per_grid=step,
-        last_frame=0,
-        text=0,
+        last_frame=None,
+        text=None,
         difference=None,
         fault=f"{wrong} of {len(told)} frames are not those of their times" if wrong else None,
     )
@@ -501,9 +502,7 @@ def _evaluation(model: PreTrainedModel, encoder: Encoder, truths: Sequence[_Trut
     completions = rollout(model, [truth.prompt for truth in truths], greedy(encoder, _NEW_TOKENS))
     wanted = encoder.processor.batch_decode(completions, skip_special_tokens=True)
     rows = [truth.row for truth in truths]
-    made = predict(
-        model, encoder, rows, grammar_name="to", batch_size=len(rows), max_new_tokens=_NEW_TOKENS, quiet=True
-    )
+    [made] = predict(model, encoder, [rows], grammar_name="to", max_new_tokens=_NEW_TOKENS, quiet=True)
     for prediction, text in zip(made, wanted, strict=True):
         if prediction["completion"] != text:
             return None, f"wrote {prediction['completion']!r} where the rollout wrote {text!r}"

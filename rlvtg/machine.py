@@ -46,7 +46,7 @@ KNOWN_WRONG: tuple[tuple[str, str, str], ...] = (
 
 def packages() -> list[tuple[str, str, list[str]]]:
     """(package, installed version or "-", what is known to be wrong with it), of those that a run may use."""
-    found = []
+    found: list[tuple[str, str, list[str]]] = []
     for package in PACKAGES:
         try:
             installed = version(package)

@@ -4,13 +4,17 @@ import sys
 from collections.abc import Callable
 
 from rlvtg.data.sample import DataError
+from rlvtg.evaluation.predictions import PredictionError
+from rlvtg.evaluation.protocol import ProtocolError
 from rlvtg.recipe import RecipeError
 from rlvtg.reward import RewardError
 from rlvtg.text.annotation import AnnotationError
 from rlvtg.text.grammar import GrammarError
 from rlvtg.video.decode import VideoError
 
-MENDABLE = (RecipeError, RewardError, GrammarError, DataError, AnnotationError, VideoError)
+MENDABLE = (
+    RecipeError, RewardError, GrammarError, ProtocolError, DataError, AnnotationError, PredictionError, VideoError,
+)  # fmt: skip
 
 
 def exit_status(command: Callable[[], int]) -> int:

@@ -13,6 +13,7 @@ from rlvtg.data.narration import narrate
 from rlvtg.data.row import COLUMNS, rows
 from rlvtg.data.sample import DataError, Sample
 from rlvtg.data_check import PROBES, make_demo, usable_samples
+from rlvtg.evaluation.protocol import chosen
 from rlvtg.recipe import GrpoStage, Recipe, RecipeError, SftStage, prompts_per_rollout
 from rlvtg.reward import Reward, bind
 from rlvtg.text.grammar import grammar
@@ -38,7 +39,7 @@ def prepare(recipe: Recipe) -> Prepared:
     taken. It is taken by its recipe.yaml, which is written when nothing was found wrong.
 
     Raises:
-        RecipeError, RewardError, GrammarError, DataError: whatever is wrong, in one sentence.
+        RecipeError, RewardError, GrammarError, ProtocolError, DataError: whatever is wrong, in one sentence.
     """
     stage_rewards = _bind(recipe)
     make_demo(recipe)
@@ -65,8 +66,9 @@ def follow(recipe: Recipe, folder: Path) -> Prepared:
 
 
 def _bind(recipe: Recipe) -> dict[str, list[Reward]]:
-    """The rewards of the GRPO stages."""
+    """The rewards of the GRPO stages; what the recipe names besides them is there too."""
     grammar(recipe.grammar)
+    chosen(recipe.evaluation)
     return {
         name: bind(stage.rewards, COLUMNS, grammar=recipe.grammar)
         for name, stage in recipe.stages.items()
@@ -106,7 +108,7 @@ def _read(recipe: Recipe, folder: Path | None, probes: Probes) -> tuple[dict[str
     samples = {}
     for name in [name for name in recipe.data if name in used]:
         listed = None if folder is None else folder / f"bad_rows.{name}.jsonl"
-        samples[name] = usable_samples(recipe, name, probes, listed)
+        samples[name] = usable_samples(recipe, name, probes, listed, decode=recipe.decode_ahead and folder is not None)
     stage_rows = {}
     for name, stage in recipe.stages.items():
         if isinstance(stage, SftStage):

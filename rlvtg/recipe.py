@@ -23,7 +23,12 @@ from omegaconf.errors import OmegaConfBaseException
 
 SHIPPED = Path(__file__).resolve().parent.parent / "recipes"
 
-READERS = ("charades_sta", "time_r1", "jsonl")
+# fmt: off
+READERS = (
+    "charades_sta", "charades_txt", "activitynet", "qvhighlights", "tvgbench", "time_r1", "timelens", "museg",
+    "et_bench", "video_r1", "ms_swift", "llama_factory", "jsonl",
+)
+# fmt: on
 SAMPLINGS = ("linspace", "interval")
 TIMES = ("positions", "text", "overlay")
 BACKENDS = ("pyav", "torchcodec", "decord")
@@ -37,6 +42,18 @@ SCHEDULES = (
 LOSS_TYPES = ("grpo", "bnpo", "dr_grpo", "dapo", "cispo", "sapo", "luspo", "vespo")  # TRL 1.16
 SCALE_REWARDS = ("group", "batch", "none")
 IMPORTANCE_SAMPLING_LEVELS = ("token", "sequence")
+
+# Layers of Qwen2.5-VL's vision encoder by name: enough to tell what `freeze` and `lora` leave to be trained.
+MERGER = ("visual.merger.ln_q", "visual.merger.mlp.0", "visual.merger.mlp.2")
+TOWER = (
+    "visual.patch_embed.proj",
+    *(
+        f"visual.blocks.{number}.{layer}"
+        for number in range(32)
+        for layer in ("attn.qkv", "attn.proj", "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj")
+    ),
+)
+NOT_LINEAR = ("visual.patch_embed.proj", "visual.merger.ln_q")  # what PEFT's all-linear leaves out
 
 # What `scale=` may not touch: it swaps model, data and sizes, and the method stays the recipe's.
 METHOD = ("extends", "name", "prompt", "system", "grammar")
@@ -59,7 +76,7 @@ class Source:
 
     annotations: str = MISSING  # path of a file in the reader's format
     videos: str = MISSING  # folder
-    reader: str = "charades_sta"  # charades_sta | time_r1 | jsonl
+    reader: str = "charades_sta"  # one of READERS, which docs/data.md describes
     limit: int | None = None  # the first N rows; null = all
 
 
@@ -81,6 +98,9 @@ class Video:
     backend: str = "pyav"  # pyav | torchcodec | decord: who decodes; the frames and times are the same, or refused
     decode_timeout: float = 300.0  # seconds after which the decoding of one video is given up and its process killed
     duration_slack: float = 2.0  # seconds by which a file may be longer or shorter than its annotation says
+    # Keep what the vision tower makes of a video for the rest of the run. Needs stages that train no part of the tower:
+    # by freeze: [visual] (or its patch_embed and blocks; the merger may learn), or by lora on the language model alone.
+    cache_features: bool = False
 
 
 @dataclass
@@ -165,6 +185,7 @@ class Evaluation:
     data: str = "test"  # a key of Recipe.data
     batch_size: int = 8  # rows per device
     max_new_tokens: int = 512
+    protocol: str = "rlvtg"  # the rules of scoring: a name of rlvtg/evaluation/protocol.py
     thresholds: list[float] = field(default_factory=lambda: [0.3, 0.5, 0.7])  # of IoU, for R1@m
     before: bool = True
     pictures: int = 6  # videos drawn in the report
@@ -205,7 +226,9 @@ class Recipe:
     use_cpu: bool = False
     attn_implementation: str = "sdpa"
     cache_dir: str | None = None  # of decoded clips, shared by all runs; null = rlvtg/clips in the user's cache folder
+    decode_ahead: bool = True  # decode all clips before anything is trained, so that a broken one is left out in time
     cache_gb: float = 20.0  # what the clips may take on disk, in 2**30 bytes; 0 = keep none
+    feature_cache_gb: float = 8.0  # what video.cache_features may take in each process's memory, in 2**30 bytes
     max_bad_fraction: float = 0.0  # share of rows that may be unreadable before the run stops, 0..1
     tiny: Tiny | None = None
     logging_steps: int = 1
@@ -216,8 +239,8 @@ class Recipe:
 KINDS: dict[str, type[SftStage] | type[GrpoStage]] = {"sft": SftStage, "grpo": GrpoStage}
 
 
-def load(argv: Sequence[str]) -> Recipe:
-    """The complete, checked recipe that `argv` asks for.
+def load(argv: Sequence[str], *, stages: bool = True) -> Recipe:
+    """The complete, checked recipe that `argv` asks for; without its `stages` it needs no data to train on.
 
     argv: `recipe=NAME` or `recipe=path.yaml`, optionally `scale=NAME`, and overrides such as `seed=1`.
         A name is looked for in ./recipes, then in the recipes that ship with rlvtg.
@@ -253,6 +276,8 @@ def load(argv: Sequence[str]) -> Recipe:
         _apply_scale(tree, scale, origins)
     for key, text in overrides:
         _apply_override(tree, key, text, origins)
+    if not stages:
+        tree["stages"] = {}
 
     recipe = _build(tree, origins)
     if scale is not None:
@@ -530,6 +555,7 @@ def _narrow(kind: Any, value: Any) -> Any:
 # Numbers by the name of their field: the fields, what they may be, and whether a number is that.
 _RANGES: tuple[tuple[str, str, Callable[[float], bool]], ...] = (
     ("fps learning_rate temperature epsilon epsilon_high num_train_epochs decode_timeout", "above 0", lambda x: x > 0),
+    ("feature_cache_gb", "above 0", lambda x: x > 0),
     ("beta warmup_steps weight_decay max_grad_norm top_k pictures zoom seed", "0 or more", lambda x: x >= 0),
     ("cache_gb duration_slack", "0 or more", lambda x: x >= 0),
     ("limit min_frames max_frames min_pixels max_pixels total_pixels", "1 or more", lambda x: x >= 1),
@@ -566,6 +592,8 @@ def check(recipe: Recipe, world_size: int = 1) -> None:
         _check_source(recipe, name)
     for name, stage in recipe.stages.items():
         _check_stage(f"stages.{name}", stage, recipe.video)
+        if recipe.video.cache_features:
+            _check_tower(f"stages.{name}", stage)
         if isinstance(stage, GrpoStage):
             _check_grpo(f"stages.{name}", stage, recipe, world_size)
 
@@ -577,6 +605,19 @@ def prompts_per_rollout(stage: GrpoStage, world_size: int) -> int:
     """
     steps = stage.steps_per_generation or stage.gradient_accumulation_steps
     return stage.per_device_train_batch_size // stage.num_generations * steps * world_size
+
+
+def trained(stage: Stage, layers: Iterable[str]) -> list[str]:
+    """Those of `layers` (named as in `freeze`) that a stage trains, fully or by LoRA, as far as names can tell."""
+    free = [name for name in layers if not any(f"{name}.".startswith(f"{prefix}.") for prefix in stage.freeze)]
+    if stage.lora is None:
+        return free
+    targets = stage.lora.target_modules
+    if targets == "all-linear":
+        return [name for name in free if name not in NOT_LINEAR]
+    if isinstance(targets, str):
+        return [name for name in free if re.fullmatch(targets, f"model.{name}")]
+    return [name for name in free if any(f".model.{name}".endswith(f".{target}") for target in targets)]
 
 
 def _numbers(value: Any, path: str = "") -> Iterator[tuple[str, float]]:
@@ -673,6 +714,19 @@ def _check_stage(path: str, stage: Stage, video: Video) -> None:
     if isinstance(stage, SftStage) and stage.completion is not None:
         example = {"query": "", "start": 1.0, "end": 2.0, "duration": 3.0}
         _check_template(f"{path}.completion", stage.completion, example)
+
+
+def _check_tower(path: str, stage: Stage) -> None:
+    try:
+        learning = trained(stage, TOWER)
+    except re.error as error:
+        raise RecipeError(f"{path}.lora.target_modules: got a pattern that cannot be read, {error}") from None
+    if learning:
+        way = "freeze it" if stage.lora is None else "freeze it (it then gets no adapter)"
+        raise RecipeError(
+            f"video.cache_features: got true, but {path} trains {learning[0]}; {way} by {path}.freeze: [visual], "
+            "or [visual.patch_embed, visual.blocks] to train the merger, or set cache_features false"
+        )
 
 
 def _check_grpo(path: str, stage: GrpoStage, recipe: Recipe, world_size: int) -> None:

@@ -5,45 +5,42 @@ Everything lands in one folder:
     recipe.yaml             the resolved recipe
     bad_rows.<data>.jsonl   rows that were left out, with reasons
     <stage>/                checkpoints, logs, log_history.json, adapter/ and/or merged/, completions/ (GRPO)
-    evaluation/<label>/     predictions.jsonl and metrics.json; labels are `before` and the stages' names
+    evaluation/<label>/     predictions.jsonl, metrics.json and what they were made from (see evaluation/evaluate.py);
+                            labels are `before` and the stages' names
     metrics.json            the evaluations side by side
     pictures/               learning curves, filmstrips
 """
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from accelerate import PartialState
-from accelerate.utils import broadcast_object_list, gather_object
-from transformers import PreTrainedModel, Trainer
+from accelerate.utils import broadcast_object_list
+from transformers import Trainer
 from transformers.trainer_utils import get_last_checkpoint
 
 from rlvtg.doctor import require_parity
-from rlvtg.evaluation.metrics import Prediction, best_constant, constant_predictions, query_iou, score
-from rlvtg.evaluation.report import (
-    filmstrip,
-    learning_curves,
-    read_predictions,
-    table,
-    write_metrics,
-    write_predictions,
-)
-from rlvtg.evaluation.zoom import predict_zoomed
+from rlvtg.evaluation.evaluate import dtype, evaluate
+from rlvtg.evaluation.metrics import best_constant, constant_predictions, ious, score
+from rlvtg.evaluation.predictions import Prediction, read_predictions, write_metrics
+from rlvtg.evaluation.protocol import chosen
+from rlvtg.evaluation.report import filmstrip, learning_curves, spread, table
 from rlvtg.export import ADAPTER, MERGED, export
 from rlvtg.model import tiny as tiny_model
 from rlvtg.model.family import family
+from rlvtg.model.features import feature_cache
 from rlvtg.model.inputs import Encoder
 from rlvtg.model.load import load_config, load_model, load_processor
+from rlvtg.model.vision import share_vision
 from rlvtg.prepare import Prepared, Rows, follow
 from rlvtg.recipe import GrpoStage, Recipe, SftStage, is_made
 from rlvtg.training.grpo import grpo_trainer
 from rlvtg.training.progress import Progress
 from rlvtg.training.setup import generating
 from rlvtg.training.sft import sft_trainer
-from rlvtg.video.store import ClipStore, default_folder
+from rlvtg.video.store import clip_store
 
 BEFORE = "before"
 
@@ -62,10 +59,16 @@ def run(recipe: Recipe, prepared: Prepared | None) -> int:
     prepared = _share(recipe, prepared)
     folder = prepared.folder
     kind = family(load_config(recipe.model))  # a model that is not supported is refused before its processor is read
-    encoder = Encoder(load_processor(recipe.model), kind, recipe.video, store=clip_store(recipe))
+    encoder = Encoder(
+        load_processor(recipe.model), kind, recipe.video, store=clip_store(recipe), features=feature_cache(recipe)
+    )
     if recipe.evaluation.before and not _done(folder / "evaluation" / BEFORE):
-        model = load_model(recipe.model, attn_implementation=recipe.attn_implementation).to(state.device)
-        evaluate(recipe, model, encoder, prepared.test_rows, folder / "evaluation" / BEFORE, state)
+        model = load_model(recipe.model, dtype=dtype(recipe), attn_implementation=recipe.attn_implementation)
+        share_vision(model, encoder.features)
+        place = folder / "evaluation" / BEFORE
+        model = model.to(state.device)
+        share_vision(model, encoder.features)
+        evaluate(recipe, model, encoder, prepared.test_rows, place, state, name=recipe.model, replace=True)
         del model
     path = recipe.model
     for name, stage in recipe.stages.items():
@@ -82,13 +85,6 @@ def run(recipe: Recipe, prepared: Prepared | None) -> int:
         finish(recipe, prepared, encoder, seconds=time.monotonic() - started)
     state.wait_for_everyone()
     return 0
-
-
-def clip_store(recipe: Recipe) -> ClipStore | None:
-    """Where the run's decoded clips are kept on disk; None if they are not to be."""
-    if not recipe.cache_gb:
-        return None
-    return ClipStore(recipe.cache_dir or default_folder(), int(recipe.cache_gb * 2**30))
 
 
 def _share(recipe: Recipe, prepared: Prepared | None) -> Prepared:
@@ -132,7 +128,8 @@ def _finish(
     """Evaluate and export what a stage has trained, then mark the stage as done."""
     stage, place = recipe.stages[name], prepared.folder / name
     with generating(trainer) as model:
-        evaluate(recipe, model, encoder, prepared.test_rows, prepared.folder / "evaluation" / name, state)
+        tested = prepared.folder / "evaluation" / name
+        evaluate(recipe, model, encoder, prepared.test_rows, tested, state, name=str(place), replace=True)
         if state.is_main_process:
             kinds = stage.export or ([ADAPTER] if stage.lora else [MERGED])
             is_last = name == list(recipe.stages)[-1]
@@ -146,38 +143,6 @@ def _done(place: Path) -> bool:
     return (place / "done.json").exists() or (place / "metrics.json").exists()
 
 
-def evaluate(
-    recipe: Recipe,
-    model: PreTrainedModel,
-    encoder: Encoder,
-    test_rows: Sequence[Mapping[str, Any]],
-    place: Path,
-    state: PartialState,
-) -> None:
-    """Greedy predictions on the test rows, dealt out over the processes, and their metrics, written to `place`."""
-    settings = recipe.evaluation
-    mine = list(range(len(test_rows)))[state.process_index :: state.num_processes]
-    predictions = predict_zoomed(
-        model,
-        encoder,
-        [test_rows[index] for index in mine],
-        passes=settings.zoom,
-        prompt=recipe.prompt,
-        system=recipe.system,
-        grammar_name=recipe.grammar,
-        batch_size=settings.batch_size,
-        max_new_tokens=settings.max_new_tokens,
-        title=f"evaluating ({place.name})",
-    )
-    pairs = gather_object(list(zip(mine, predictions, strict=True)))
-    if not state.is_main_process:
-        return
-    ordered = [prediction for _, prediction in sorted(pairs, key=lambda pair: pair[0])]
-    place.mkdir(parents=True, exist_ok=True)
-    write_predictions(place / "predictions.jsonl", ordered)
-    write_metrics(place / "metrics.json", score(ordered, settings.thresholds))
-
-
 def finish(recipe: Recipe, prepared: Prepared, encoder: Encoder, *, seconds: float) -> None:
     """Side-by-side metrics, pictures, and the closing words of a run."""
     folder = prepared.folder
@@ -187,7 +152,7 @@ def finish(recipe: Recipe, prepared: Prepared, encoder: Encoder, *, seconds: flo
     trained_on = prepared.stage_rows[labels[-1]]
     constant = best_constant([((row["spans"][0][0], row["spans"][0][1]), row["duration"]) for row in trained_on])
     answer = f"always {constant[0]:g} to {constant[1]:g}"
-    results[answer] = score(constant_predictions(last, constant), recipe.evaluation.thresholds)
+    results[answer] = score(constant_predictions(last, constant), chosen(recipe.evaluation))
     write_metrics(folder / "metrics.json", results)
     pictures = _draw(recipe, folder, last, encoder, prepared.test_rows)
     print(f"\n{table(results)}\n")
@@ -214,10 +179,8 @@ def _draw(
     histories = {name: json.loads((folder / name / "log_history.json").read_text())["log"] for name in recipe.stages}
     drawn = [pictures / "learning_curves.png"]
     learning_curves(histories, drawn[0])
-    ranked = sorted(range(len(predictions)), key=lambda index: -query_iou(predictions[index]))
-    count = min(recipe.evaluation.pictures, len(ranked))
-    for number in range(count):
-        index = ranked[round(number * (len(ranked) - 1) / max(1, count - 1))]
+    reached = ious(predictions, chosen(recipe.evaluation))
+    for number, index in enumerate(spread(reached, recipe.evaluation.pictures)):
         prediction, clip = predictions[index], encoder.clip(test_rows[index])
         drawn.append(pictures / f"filmstrip_{number + 1}.png")
         filmstrip(
@@ -226,7 +189,7 @@ def _draw(
             prediction["duration"],
             prediction["spans"],
             prediction["predicted"],
-            f"{prediction['query']} (IoU {query_iou(prediction):.2f})",
+            f"{prediction['query']} (IoU {reached[index] or 0.0:.2f})",
             drawn[-1],
         )
     return drawn

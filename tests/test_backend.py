@@ -7,6 +7,7 @@ import importlib
 import sys
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
@@ -68,6 +69,43 @@ def test_every_decoder_gives_the_same_pictures_under_the_same_numbers(name: str,
             for number in numbers:
                 assert ours[number].shape == theirs[number].shape, what
                 assert np.abs(ours[number].astype(int) - theirs[number]).max() <= 2, (what, number)
+
+
+# Groups of ten frames, of which most are jumped over when every 37th frame is asked for.
+CODINGS = {
+    "closed": {"g": "10", "bf": "2"},
+    "open": {"g": "10", "bf": "3", "x264-params": "open-gop=1:b-pyramid=normal"},
+    "plain": {"g": "10", "bf": "0"},
+    "all keyframes": {"g": "1", "bf": "0"},
+    "refreshed bit by bit": {"g": "10", "bf": "0", "x264-params": "intra-refresh=1"},
+}
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "flv", "ts"])
+@pytest.mark.parametrize("coding", CODINGS)
+def test_frames_far_apart_are_those_of_a_reading_without_jumps(tmp_path: Path, suffix: str, coding: str) -> None:
+    path = write_video(tmp_path / f"a.{suffix}", every_tenth(200), moving=True, **CODINGS[coding])
+    index = read_index(path)
+    every = pictures("pyav", path, index, range(200), whole)
+    for numbers in (range(0, 200, 37), [3, 4, 60, 61, 62, 199], [100], [0, 199]):
+        found = pictures("pyav", path, index, numbers, whole)
+        assert list(found) == list(numbers)
+        assert all(np.array_equal(found[number], every[number]) for number in numbers)
+
+
+def test_only_what_leads_to_a_shown_frame_is_read(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.mp4", every_tenth(200), moving=True, g="10", bf="0")
+    index = read_index(path)
+    with av.open(str(path)) as file:
+        packets = [(packet.pos, packet.size) for packet in file.demux(video=0) if packet.size]
+    content = bytearray(path.read_bytes())
+    start, end = packets[100][0], sum(packets[109])
+    content[start:end] = bytes(end - start)
+    path.write_bytes(content)
+    assert list(pictures("pyav", path, index, [0, 60, 150, 199], whole)) == [0, 60, 150, 199]
+    for numbers in ([0, 60, 105, 199], [0, 60, 109, 110], [95, 112]):
+        with pytest.raises(VideoError, match="damaged|cannot be decoded"):
+            pictures("pyav", path, index, numbers, whole)
 
 
 @pytest.mark.parametrize("name", ["pyav", *OTHERS])

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from rlvtg.data.check import check
+from rlvtg.data.check import check, find_faults
 from rlvtg.data.sample import DataError, Sample
 
 NAN = float("nan")
@@ -30,6 +30,10 @@ def good(tmp_path: Path) -> Sample:
         ({"spans": ()}, "no span"),
         ({"duration": NAN}, "bad duration"),
         ({"duration": 0.0}, "bad duration"),
+        ({"duration": NAN, "video": "none.mp4"}, "missing video"),
+        ({"duration": float("inf")}, "bad duration"),
+        ({"spans": (), "task": "verb_completion"}, "no span"),
+        ({"spans": ((2.0, 1.0),), "task": "qa"}, "reversed span"),
         ({"query": " \n"}, "empty query"),
         ({"video_start": 5.0, "video_end": 5.0}, "bad clip window"),
         ({"video_start": -1.0}, "bad clip window"),
@@ -77,3 +81,25 @@ def test_no_rows_and_no_good_rows_are_errors(good: Sample) -> None:
         check([], max_bad_fraction=1.0)
     with pytest.raises(DataError, match="1 of 1 rows are bad.*none is left"):
         check([replace(good, query="")], max_bad_fraction=1.0)
+
+
+def test_rows_of_tasks_that_are_not_about_spans_need_none(good: Sample) -> None:
+    question = replace(good, id="question", spans=(), task="qa", answer="B", options=("A. a dog", "B. a cat"))
+    caption = replace(good, id="caption", spans=(), task="captioning", answer="a dog runs")
+    assert check([question, caption], max_bad_fraction=0.0) == [question, caption]
+
+
+def test_rows_without_a_duration_are_held_to_the_rest_until_it_is_filled(good: Sample) -> None:
+    unknown = replace(good, id="unknown", duration=NAN, spans=((500.0, 600.0),))
+    window = replace(unknown, id="window", video_start=5.0)
+    rows = [unknown, window, replace(unknown, id="reversed", spans=((6.0, 5.0),)), replace(window, video_start=-5.0)]
+    reasons = [fault and fault[0] for fault in find_faults(rows, filled=False)]
+    assert reasons == [None, None, "reversed span", "duplicate id"]
+    assert check([good, *rows], max_bad_fraction=0.5, filled=False) == [good, unknown, window]
+    assert [fault and fault[0] for fault in find_faults([unknown, window])] == ["bad duration"] * 2
+
+
+def test_files_need_not_be_looked_for(good: Sample) -> None:
+    gone = replace(good, video="none.mp4")
+    assert [fault and fault[0] for fault in find_faults([gone])] == ["missing video"]
+    assert list(find_faults([gone], files=False)) == [None]

@@ -50,10 +50,10 @@ def test_help_lists_every_verb_and_loads_nothing_heavy(tmp_path: Path) -> None:
         (tmp_path / f"{name}.py").write_text(f'raise RuntimeError("{name} was loaded")\n')
     environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
     command = [sys.executable, "-m", "rlvtg.cli"]
-    for argv in (["--help"], ["reward", "--help"]):
+    for argv in (["reward", "--help"], ["data", "check", "--help"], ["--help"]):
         done = subprocess.run([*command, *argv], env=environment, capture_output=True, text=True, timeout=60)
         assert done.returncode == 0, done.stderr
-        assert all(verb.__name__.strip("_") in done.stdout for verb in VERBS)
+    assert all(verb.__name__.strip("_") in done.stdout for verb in VERBS)
 
 
 def test_a_reward_is_tried_without_torch(tmp_path: Path, file: str) -> None:
@@ -101,9 +101,52 @@ def test_a_file_that_cannot_be_written_is_named(file: str, capsys: pytest.Captur
     assert capsys.readouterr().err.startswith("error: c.jsonl/x: cannot be written (")
 
 
+CHARADES = "3MSZA 24.3 30.4##a dog runs.\nAMT7R 9 2##a cat sits.\n"
+
+
+def test_annotations_are_checked_and_converted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                               capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    Path("a.txt").write_text(CHARADES)
+    Path("v").mkdir()
+    Path("v/3MSZA.webm").touch()
+    named = ["--reader", "charades_txt", "--annotations", "a.txt"]
+    assert main(["data", "check", *named, "--no-videos"]) == 1
+    assert "bad rows: 1 (1 reversed span)\nNo video was looked for.\n" in capsys.readouterr().out
+    assert main(["data", "check", *named, "--videos", "v"]) == 1
+    assert "bad rows: 1 (1 missing video)\n" not in capsys.readouterr().out  # AMT7R is reversed first
+    assert main(["data", "convert", *named, "--videos", "v", "--output", "out.jsonl"]) == 0
+    assert capsys.readouterr().out.startswith("out.jsonl: 2 rows (2 grounding), 2 videos, 2 spans\n")
+    assert json.loads(Path("out.jsonl").read_text().splitlines()[0])["video"] == "3MSZA.webm"
+    Path("out.jsonl").write_text(Path("out.jsonl").read_text().splitlines()[0])
+    assert main(["data", "check", "--reader", "jsonl", "--annotations", "out.jsonl", "--videos", "v"]) == 0
+    capsys.readouterr()
+    convert = ["data", "convert", *named, "--videos", "v", "--output", "out.jsonl"]
+    assert "out.jsonl is there already" in failed(capsys, *convert)
+    assert main([*convert, "--force"]) == 0
+    assert Path("out.jsonl").read_text().count("\n") == 2
+
+
 @pytest.mark.parametrize(
     ("argv", "said"),
     [
+        (["--reader", "charades", "--annotations", "c.jsonl"], "reader is 'charades'; it must be one of"),
+        (["--reader", "jsonl", "--annotations", "gone.jsonl"], "gone.jsonl: no such annotation file"),
+        (["--reader", "jsonl", "--annotations", "c.jsonl", "seed=1"], "got 'seed=1' and --reader, want either"),
+        (["--reader", "jsonl"], "got --reader alone, want --reader NAME --annotations FILE"),
+        (["--reader", "jsonl", "--annotations", "c.jsonl"], "line 1: field 'video' is missing"),
+    ],
+)
+def test_a_mistake_about_data_is_one_line(
+    file: str, argv: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert said in failed(capsys, "data", "check", "--no-videos", *argv)
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["data"], "the following arguments are required: ACTION"),
         ([], "the following arguments are required: VERB"),
         (["rewrd"], "invalid choice: 'rewrd'"),
         (["reward", "tiou"], "the following arguments are required: COMPLETIONS"),

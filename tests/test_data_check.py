@@ -8,8 +8,10 @@ import pytest
 
 from rlvtg.data.sample import DataError, Sample
 from rlvtg.data_check import check_recipe, settle, usable_samples
-from rlvtg.recipe import Recipe, load
-from rlvtg.video.decode import VideoError, read_clip
+from rlvtg.recipe import Recipe, Source, load
+from rlvtg.video.cache import ClipCache
+from rlvtg.video.index import VideoError
+from rlvtg.video.store import clip_store
 from rlvtg.video.worker import Probe
 from tests.numbered_video import every_tenth, write_video
 
@@ -165,16 +167,27 @@ def test_the_check_prints_reasons_with_counts_and_says_whether_a_run_would_stop(
 
 
 def test_a_run_that_decodes_ahead_leaves_out_what_the_headers_hide(recipe: Recipe) -> None:
-    decoded = []
-
-    def decode(sample: Sample) -> None:
-        decoded.append(sample.video)
-        read_clip(sample.video, recipe.video, start=sample.video_start, end=sample.video_end)
-
-    samples = usable_samples(recipe, "own", {}, "bad.jsonl", decode)
+    probes: dict[str, Probe | VideoError] = {}
+    samples = usable_samples(recipe, "own", probes, "bad.jsonl", decode=True)
     assert [sample.id for sample in samples] == ["good", "cut"]
-    assert decoded == ["videos/whole.mp4", "videos/cut.mp4", "videos/hole.mp4"]
     assert listed("bad.jsonl")["hole"] == "unreadable video"
+    # what was found holds for the other processes, which do not decode
+    assert usable_samples(recipe, "own", probes, None) == samples
+
+
+def test_what_was_decoded_ahead_is_in_the_cache(recipe: Recipe) -> None:
+    usable_samples(recipe, "own", {}, None, decode=True)
+    cache = ClipCache(recipe.video, 0, store=clip_store(recipe))
+    cache.get("videos/whole.mp4")
+    assert (cache.decodes, cache.reads) == (0, 1)
+
+
+def test_a_duration_that_is_not_annotated_is_the_files(recipe: Recipe) -> None:
+    Path("txt").mkdir()
+    Path("txt/a.txt").write_text("whole 1.0 3.0##a dog jumps\n")
+    source = Source("txt/a.txt", "videos", "charades_txt")
+    [sample] = usable_samples(replace(recipe, data={"own": source}), "own", {}, None)
+    assert sample.duration == pytest.approx(10.0, abs=0.2)
 
 
 def test_decoding_finds_what_the_headers_hide(recipe: Recipe, capsys: pytest.CaptureFixture[str]) -> None:

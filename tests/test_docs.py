@@ -76,6 +76,11 @@ def test_what_the_page_prints_is_what_its_commands_print(followed: Path) -> None
     assert '"missing_words": "opens the door"' in (followed / "judged.jsonl").read_text()
 
 
+def test_the_page_about_data_prints_what_its_commands_print(tmp_path: Path) -> None:
+    follow(ROOT / "docs" / "data.md", tmp_path, slow=False)
+    assert (tmp_path / "train.jsonl").read_text().count("\n") == 4
+
+
 def test_the_recipe_of_the_page_loads_and_binds(followed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(followed)
     stage = (recipe := load(["recipe=mine"])).stages["rl"]

@@ -1,5 +1,7 @@
 """The doctor passes what is right, and finds time that is broken on purpose."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -132,14 +134,58 @@ def test_the_model_is_left_in_its_mode(tiny, video):
     model.eval()
 
 
-def test_a_run_refuses_to_train_where_time_is_broken(tmp_path, monkeypatch, capsys):
-    from rlvtg.train import main
-
+@pytest.fixture
+def demo(tmp_path, monkeypatch):
+    """The words of a small demo recipe, made in a folder of its own."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(model_inputs, "prompt_positions", lambda ids, *_: (torch.arange(len(ids)).expand(3, -1), 10**4))
-    small = ["tiny.sft=2", "tiny.rl=16", "tiny.validation=1", "tiny.test=1", "evaluation.before=false"]
-    assert main(["recipe=tiny", *small, "stages.cold_start.per_device_train_batch_size=2"]) == 2
+    sizes = ["tiny.sft=2", "tiny.rl=16", "tiny.validation=1", "tiny.test=1"]
+    return [
+        "recipe=tiny",
+        *sizes,
+        "evaluation.before=false",
+        "stages.cold_start.per_device_train_batch_size=2",
+        "stages.cold_start.max_steps=1",
+        "stages.rl.max_steps=1",
+    ]
+
+
+def every_other_position(ids, *_):
+    return 2 * torch.arange(len(ids)).expand(3, -1), 2 * len(ids)
+
+
+def test_a_run_refuses_to_train_where_time_is_broken(tmp_path, demo, monkeypatch, capsys):
+    from rlvtg.train import main
+
+    monkeypatch.setattr(model_inputs, "prompt_positions", every_other_position)
+    assert main(demo) == 2
     said = capsys.readouterr().err.strip().splitlines()[-1]
     assert said.startswith("error: time is wrong for ") and "nothing is trained: policy: " in said
     assert not list(tmp_path.rglob("checkpoint-*"))
+
+
+def test_the_command_shows_machine_paths_and_rates_and_fails_where_time_is_broken(demo, monkeypatch, capsys):
+    from rlvtg.cli import main
+
+    assert main(["data", "prepare", *demo]) == 0  # makes the demo's videos
+    assert main(["doctor", *demo, "video.time=positions", "stages.cold_start.narrate=0"]) == 0
+    said = capsys.readouterr().out
+    assert "transformers   5." in said and "decoder pyav        found" in said and " GiB   memory" in said
+    assert said.rstrip().endswith("time is right on every path")
+    rows = [line.split() for line in said.splitlines() if line.startswith("ok ")]
+    assert {row[1] for row in rows if row[2] == "rollout"} >= {"clock"} and len({row[1] for row in rows}) == 3
+    assert ["ok", "clock", "processor", "4", "0.500", "15", "16", "-"] in rows
+    monkeypatch.setattr(model_inputs, "seconds_per_grid", lambda clip, family: 1.0)
+    assert main(["doctor", *demo, "video.time=positions", "stages.cold_start.narrate=0"]) == 1
+    assert "FAIL  policy at 4 fps, clock: " in capsys.readouterr().out
+
+
+def test_pictures_that_are_not_those_of_their_times_are_found(tiny, tmp_path, monkeypatch):
+    doctor._write_clock(tmp_path / "clock.mp4")
+    encode = encoder(tiny, 2.0)
+    own = row(str(tmp_path / "clock.mp4"))
+    assert doctor._clock_line(encode, own).fault is None
+    clip = encode.clip(own)
+    late = replace(clip, timestamps=clip.timestamps + 0.25)
+    monkeypatch.setattr(encode, "clip", lambda _: late)
+    assert doctor._clock_line(encode, own).fault == "16 of 16 frames are not those of their times"

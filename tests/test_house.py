@@ -31,18 +31,19 @@ BELOW: dict[str, list[str]] = {
     "model": ["video", "text"],
     "rollout": ["model"],
     "training": ["rollout", "model", "data", "reward"],
-    "evaluation": ["model", "rollout", "data", "text"],
+    "evaluation": ["model", "rollout", "data", "data_check", "text"],
     "doctor": ["training", "evaluation"],
     "plan": ["training", "evaluation"],
     "export": ["training", "evaluation"],
     "data_check": ["data", "video"],
-    "prepare": ["data_check", "reward"],
+    "prepare": ["data_check", "reward", "evaluation.protocol"],
     "run": ["prepare", "export", "doctor"],
-    "mistakes": ["recipe", "reward", "text", "data", "video"],
+    "mistakes": ["recipe", "reward", "text", "data", "video", "evaluation.protocol", "evaluation.predictions"],
     "completions": ["data", "text"],
     "tryout": ["completions", "reward"],
     "train": ["run", "plan", "mistakes"],
-    "cli": ["doctor", "plan", "export", "tryout", "mistakes", "data_check"],
+    "machine": ["video"],
+    "cli": ["doctor", "machine", "plan", "export", "tryout", "mistakes", "data_check"],
 }
 # What a part, or one module of it, may import from outside rlvtg and the standard library, where that is a closed list.
 # Three rewards share a tagger and rewards import nothing of each other, so one module of text loads the taggers.

@@ -1,18 +1,14 @@
 import itertools
+import math
 import time
+from typing import Any
 
 import numpy as np
 import pytest
 
-from rlvtg.evaluation.metrics import (
-    Prediction,
-    best_constant,
-    check_prediction,
-    constant_predictions,
-    miou_interval,
-    query_iou,
-    score,
-)
+from rlvtg.evaluation.metrics import best_constant, constant_predictions, ious, miou_interval, score
+from rlvtg.evaluation.predictions import Prediction
+from rlvtg.evaluation.protocol import Protocol, protocol
 from rlvtg.text.span import iou
 
 
@@ -23,6 +19,15 @@ def prediction(spans: list[list[float]], predicted: list[list[float]], video: st
     }  # fmt: skip
 
 
+def rules(*thresholds: float, **others: Any) -> Protocol:
+    return Protocol("rlvtg", thresholds=thresholds, **others)
+
+
+def query_iou(one: Prediction) -> float | None:
+    [reached] = ious([one], rules())
+    return reached
+
+
 def test_score_of_four_answers_is_the_one_computed_by_hand() -> None:
     got = score(
         [
@@ -31,7 +36,7 @@ def test_score_of_four_answers_is_the_one_computed_by_hand() -> None:
             prediction([[10, 20]], [[12, 18]], "c"),
             prediction([[10, 20]], [[21, 25]], "d"),
         ],
-        [0.3, 0.5, 0.7],
+        rules(0.3, 0.5, 0.7),
     )
     assert got["n"] == 4
     assert got["mIoU"] == pytest.approx((1.0 + 0.5 + 0.6 + 0.0) / 4)
@@ -40,23 +45,25 @@ def test_score_of_four_answers_is_the_one_computed_by_hand() -> None:
 
 
 def test_score_names_its_metrics_after_the_thresholds() -> None:
-    assert list(score([prediction([[0, 1]], [[0, 1]])], [0.05, 0.5])) == [
-        "n", "mIoU", "mIoU_low", "mIoU_high", "R1@0.05", "R1@0.5", "parse_failure_rate",
+    assert list(score([prediction([[0, 1]], [[0, 1]])], rules(0.05, 0.5))) == [
+        "n", "mIoU", "mIoU_low", "mIoU_high", "R1@0.05", "R1@0.5", "F1@0.1", "F1@0.3", "F1@0.5", "F1@0.7", "mF1",
+        "parse_failure_rate", "missing", "dropped",
     ]  # fmt: skip
 
 
 def test_an_iou_equal_to_the_threshold_counts() -> None:
-    assert score([prediction([[0, 10]], [[0, 5]])], [0.5])["R1@0.5"] == 1.0
+    assert score([prediction([[0, 10]], [[0, 5]])], rules(0.5))["R1@0.5"] == 1.0
 
 
 def test_a_failed_parse_counts_as_zero_and_stays_in_the_denominator() -> None:
-    got = score([prediction([[0, 10]], [[0, 10]], "a"), prediction([[0, 10]], [], "b")], [0.5])
+    got = score([prediction([[0, 10]], [[0, 10]], "a"), prediction([[0, 10]], [], "b")], rules(0.5))
     assert (got["mIoU"], got["R1@0.5"], got["parse_failure_rate"]) == (0.5, 0.5, 0.5)
 
 
 def test_a_failed_parse_does_not_reach_a_threshold_above_zero() -> None:
-    assert score([prediction([[0, 10]], [])], [0.3]) == {
+    assert score([prediction([[0, 10]], [])], rules(0.3)) == {
         "n": 1, "mIoU": 0.0, "mIoU_low": 0.0, "mIoU_high": 0.0, "R1@0.3": 0.0, "parse_failure_rate": 1.0,
+        "F1@0.1": 0.0, "F1@0.3": 0.0, "F1@0.5": 0.0, "F1@0.7": 0.0, "mF1": 0.0, "missing": 0, "dropped": 0,
     }  # fmt: skip
 
 
@@ -81,26 +88,26 @@ def test_a_true_span_that_does_not_end_after_it_starts_is_an_error(span: list[fl
 
 def test_an_empty_list_of_predictions_is_an_error() -> None:
     with pytest.raises(ValueError, match="no predictions"):
-        score([], [0.5])
+        score([], rules(0.5))
 
 
 def test_a_query_without_true_spans_is_an_error_even_when_nothing_was_predicted() -> None:
     with pytest.raises(ValueError, match="'q' has no true span"):
-        score([prediction([], [])], [0.5])
+        score([prediction([], [])], rules(0.5))
 
 
 def test_a_threshold_in_percent_is_an_error() -> None:
     with pytest.raises(ValueError, match="threshold 50; thresholds are fractions"):
-        score([prediction([[0, 1]], [[0, 1]])], [50])
+        score([prediction([[0, 1]], [[0, 1]])], rules(50))
 
 
 def test_the_interval_holds_the_mean_and_is_the_same_every_time_and_in_every_order() -> None:
     ious = np.random.default_rng(1).uniform(size=200)
     rows = [prediction([[0, 1]], [[0, value]], f"{i // 2}") for i, value in enumerate(ious)]
-    got = score(rows, [])
+    got = score(rows, rules())
     assert got["mIoU_low"] < got["mIoU"] < got["mIoU_high"]
-    assert score(rows, []) == got
-    assert score(rows[::-1], []) == pytest.approx(got)
+    assert score(rows, rules()) == got
+    assert score(rows[::-1], rules()) == pytest.approx(got)
 
 
 def test_the_interval_of_independent_videos_agrees_with_the_normal_approximation() -> None:
@@ -173,13 +180,68 @@ def test_a_reversed_annotation_is_an_error() -> None:
 
 def test_the_constant_answer_is_scored_like_any_other_and_leaves_the_predictions_alone() -> None:
     rows = [prediction([[0, 10]], [], "a"), prediction([[5, 10]], [[0, 1]], "b")]
-    got = score(constant_predictions(rows, (0.0, 10.0)), [0.7])
+    got = score(constant_predictions(rows, (0.0, 10.0)), rules(0.7))
     assert (got["mIoU"], got["R1@0.7"], got["parse_failure_rate"]) == (0.75, 0.5, 0.0)
     assert [row["predicted"] for row in rows] == [[], [[0, 1]]]
 
 
-def test_a_row_that_is_no_prediction_is_named_with_what_it_lacks() -> None:
-    with pytest.raises(
-        ValueError, match="line 3 lacks video, query, duration, completion, predicted; a prediction has id, "
-    ):
-        check_prediction({"id": "q", "spans": [[0, 1]]}, "line 3")
+def test_the_f1_is_over_all_predicted_and_all_true_spans() -> None:
+    got = score([prediction([[0, 10], [20, 30]], [[0, 10], [50, 60]], "a"), prediction([[0, 10]], [], "b")], rules())
+    # precision and recall of the first query are 1/2 at every threshold; the second has no answer
+    assert [got[f"F1@{threshold}"] for threshold in (0.1, 0.3, 0.5, 0.7)] == [0.25] * 4
+    assert got["mF1"] == 0.25
+
+
+def test_the_f1_at_different_thresholds_is_averaged() -> None:
+    got = score([prediction([[0, 10]], [[0, 4]])], rules())
+    assert [got[f"F1@{threshold}"] for threshold in (0.1, 0.3, 0.5, 0.7)] == [1.0, 1.0, 0.0, 0.0]
+    assert got["mF1"] == 0.5
+
+
+def test_a_dropped_failure_is_in_no_mean_but_is_counted() -> None:
+    rows = [prediction([[0, 10]], [[0, 5]], "a"), prediction([[0, 10]], [], "b"), prediction([[0, 10]], [], "c")]
+    got = score(rows, rules(0.5, failures="drop"))
+    assert (got["n"], got["dropped"], got["mIoU"], got["R1@0.5"]) == (3, 2, 0.5, 1.0)
+    assert (got["mIoU_low"], got["mIoU_high"]) == (0.5, 0.5)
+    assert got["parse_failure_rate"] == pytest.approx(2 / 3)
+    assert ious(rows, rules(failures="drop")) == [0.5, None, None]
+
+
+def test_nothing_but_dropped_failures_scores_zero() -> None:
+    got = score([prediction([[0, 10]], [])], rules(0.5, failures="drop"))
+    assert (got["mIoU"], got["mIoU_low"], got["mIoU_high"], got["R1@0.5"], got["dropped"]) == (0.0, 0.0, 0.0, 0.0, 1)
+
+
+def test_a_missing_answer_is_a_failure_but_not_one_of_parsing() -> None:
+    rows = [prediction([[0, 10]], [[0, 10]], "a"), {**prediction([[0, 10]], [], "b"), "missing": True}]
+    got = score(rows, rules(0.5))
+    assert (got["mIoU"], got["R1@0.5"], got["missing"], got["parse_failure_rate"]) == (0.5, 0.5, 1, 0.0)
+
+
+def test_a_protocol_reads_the_completion_with_its_own_grammar_and_rounds() -> None:
+    said: Prediction = {
+        **prediction([[7, 11], [100, 110]], [[1, 2]]),
+        "completion": "<answer>7.49 to 11.51</answer> or 30 to 40",
+    }
+    assert score([said], protocol("tempsamp_r1"))["mIoU"] == pytest.approx(0.8)  # 7 to 12
+    assert score([said], protocol("rlvtg"))["mIoU"] == 0.0  # the spans as they were read before
+    assert score([{**said, "completion": None}], protocol("tempsamp_r1"))["mIoU"] == 0.0  # nothing to read
+
+
+def test_a_strict_protocol_is_not_reached_by_equality() -> None:
+    half = prediction([[0, 10]], [[0, 5]])
+    assert [score([half], rules(0.5, strict=strict))["R1@0.5"] for strict in (False, True)] == [1.0, 0.0]
+
+
+def test_a_relative_grammar_needs_the_duration() -> None:
+    said: Prediction = {**prediction([[0, 15]], []), "completion": "from 00 to 49"}
+    assert score([said], rules(grammar="vtimellm"))["mIoU"] > 0.9
+    with pytest.raises(ValueError, match="needs the video's duration"):
+        score([{**said, "duration": math.nan}], rules(grammar="vtimellm"))
+
+
+def test_a_completion_that_nobody_has_read_is_an_error_without_a_grammar() -> None:
+    said: Prediction = {**prediction([[0, 10]], []), "completion": "<answer>0 to 5</answer>", "unread": True}
+    assert score([said], rules(grammar="to"))["mIoU"] == 0.5
+    with pytest.raises(ValueError, match="'q' has a completion and no predicted spans; name the grammar"):
+        score([said], rules())

@@ -1,6 +1,19 @@
+import json
+
 import pytest
 
-from rlvtg.evaluation.protocol import Protocol, ProtocolError, answer_iou, protocol, protocol_names, summary
+from rlvtg.evaluation.protocol import (
+    Protocol,
+    ProtocolError,
+    answer_iou,
+    chosen,
+    described,
+    protocol,
+    protocol_names,
+    restored,
+    summary,
+)
+from rlvtg.recipe import Evaluation
 
 
 def test_a_strict_threshold_is_not_reached_by_equality():
@@ -43,3 +56,18 @@ def test_an_unknown_protocol_is_named_with_the_nearest():
     assert [protocol(name).name for name in protocol_names()] == protocol_names()
     with pytest.raises(ProtocolError, match="'time_r2'.*did you mean 'time_r1'"):
         protocol("time_r2")
+
+
+def test_a_recipe_chooses_a_protocol_and_its_own_thresholds():
+    rules = chosen(Evaluation(protocol="tempsamp_r1", thresholds=[0.1]))
+    assert (rules.name, rules.thresholds, rules.whole_seconds) == ("tempsamp_r1", (0.1,), True)
+    with pytest.raises(ProtocolError, match="did you mean 'timelens'"):
+        chosen(Evaluation(protocol="timelense"))
+
+
+def test_rules_that_are_told_in_a_file_can_be_used_again():
+    rules = Protocol("mine", "to", (0.5,), strict=True)
+    told = json.loads(json.dumps(described(rules, {"model": "m", "grammar": "percent", "fps": 2.0})))
+    assert (told["name"], told["grammar"], told["model"], told["fps"]) == ("mine", "to", "m", 2.0)
+    assert restored(told) == rules
+    assert described(Protocol("plain"), {"grammar": "percent"})["grammar"] == "percent"

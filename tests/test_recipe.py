@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from rlvtg.recipe import GrpoStage, Recipe, RecipeError, SftStage, check, dump, load
+from rlvtg.recipe import MERGER, GrpoStage, Recipe, RecipeError, SftStage, check, dump, load, trained
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 METHODS = sorted(file.stem for file in RECIPES.glob("*.yaml") if file.stem != "base")
@@ -443,7 +443,10 @@ def test_a_cycle_through_two_files_is_named(here: Path) -> None:
         ("video.max_frames=2", "video.min_frames: got 4 with max_frames 2, want an even number between them"),
         ("video.max_pixels=784", "video.min_pixels: got 100352, allowed: up to max_pixels (784)"),
         ("video.total_pixels=784", "video.min_pixels: got 100352, allowed: up to total_pixels (784)"),
-        ("data.rl.reader=charades", "data.rl.reader: got 'charades', nearest: charades_sta (allowed: charades_sta, "),
+        (
+            "data.rl.reader=charade_sta",
+            "data.rl.reader: got 'charade_sta', nearest: charades_sta (allowed: charades_sta, ",
+        ),
         ("data.rl.limit=0", "data.rl.limit: got 0, allowed: 1 or more"),
         ("evaluation.zoom=-1", "evaluation.zoom: got -1, allowed: 0 or more"),
         ("evaluation.thresholds=[0.5, 2]", "evaluation.thresholds: got 2, allowed: from 0 to 1"),
@@ -543,3 +546,49 @@ def test_a_bad_recipe_fails_without_torch(here: Path) -> None:
         "stages.rl.learning_rat: unknown key in the override stages.rl.learning_rat; nearest: learning_rate"
     )
     assert imported == "[]"
+
+
+# The cache of vision features
+
+ON = "video.cache_features=true"
+FROZEN = ("stages.warm.freeze=[visual]", "stages.rl.freeze=[visual]")
+
+
+def test_features_are_cached_where_every_stage_leaves_the_tower_as_it_is(here: Path) -> None:
+    assert not load(["recipe=small", *FROZEN]).video.cache_features
+    for merger_too in (True, False):
+        freeze = "[visual]" if merger_too else "[visual.patch_embed, visual.blocks]"
+        for rest in (f"stages.rl.freeze={freeze}", f"stages.rl={{lora: {{r: 4}}, freeze: {freeze}}}"):
+            recipe = load(["recipe=small", ON, FROZEN[0], rest])
+            assert recipe.video.cache_features
+            assert bool(trained(recipe.stages["rl"], MERGER)) == (not merger_too and recipe.stages["rl"].lora is None)
+    for lora in ("{r: 4}", "{target_modules: [q_proj, o_proj]}", "{target_modules: '.*language_model.*'}"):
+        assert load(["recipe=small", ON, FROZEN[0], f"stages.rl.lora={lora}"]).stages["rl"].lora is not None
+
+
+@pytest.mark.parametrize(
+    ("override", "what", "way"),
+    [
+        ("stages.rl.freeze=[]", "visual.patch_embed.proj", "freeze it by"),
+        ("stages.rl.freeze=[visual.merger]", "visual.patch_embed.proj", "freeze it by"),
+        ("stages.rl.freeze=[visual.patch_embed]", "visual.blocks.0.attn.qkv", "freeze it by"),
+        ("stages.rl.freeze=[visual.patch_embed, visual.block]", "visual.blocks.0.attn.qkv", "freeze it by"),
+        ("stages.rl={freeze: [], lora: {target_modules: all-linear}}", "visual.blocks.0.attn.qkv", "no adapter"),
+        ("stages.rl={freeze: [], lora: {target_modules: [up_proj]}}", "visual.blocks.0.mlp.up_proj", "no adapter"),
+        ("stages.rl={freeze: [], lora: {target_modules: '.*attn.qkv'}}", "visual.blocks.0.attn.qkv", "no adapter"),
+        ("stages.rl={freeze: [], lora: {target_modules: '.*[.]31[.].*'}}", "visual.blocks.31.attn.qkv", "no adapter"),
+    ],
+)
+def test_a_cache_of_features_is_refused_where_the_tower_learns(here: Path, override: str, what: str, way: str) -> None:
+    said = error(ON, *FROZEN, override)
+    assert said.startswith(f"video.cache_features: got true, but stages.rl trains {what}; ")
+    assert way in said and "stages.rl.freeze: [visual]" in said
+
+
+def test_a_pattern_that_cannot_be_read_is_refused(here: Path) -> None:
+    said = error(ON, FROZEN[0], "stages.rl.lora={target_modules: '(q_proj'}")
+    assert said.startswith("stages.rl.lora.target_modules: got a pattern that cannot be read")
+
+
+def test_a_feature_cache_of_no_size_is_refused(here: Path) -> None:
+    assert error("feature_cache_gb=0") == "feature_cache_gb: got 0, allowed: above 0"

@@ -1,6 +1,4 @@
-import json
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,19 +7,17 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from rlvtg.evaluation.metrics import Prediction, score
 from rlvtg.evaluation.report import (
     PREDICTED,
     STAGES,
     TRUE,
     curves,
     filmstrip,
+    histogram,
     learning_curves,
-    read_predictions,
     smoothed,
+    spread,
     table,
-    write_metrics,
-    write_predictions,
 )
 
 RED, GREEN = (255, 0, 0), (0, 255, 0)
@@ -280,50 +276,31 @@ def test_an_empty_table_is_an_error() -> None:
         table({})
 
 
-def prediction(name: str) -> Prediction:
-    return {
-        "id": name, "video": "v.mp4", "query": "das Öl läuft 跑\u2028", "duration": 30.0, "spans": [[10.0, 20.0]],
-        "completion": "<think>a\r\nb\ud83d</think><answer>10 to 15</answer>", "predicted": [[10.0, 15.0]],
-    }  # fmt: skip
+def test_a_table_names_missing_and_dropped_queries_where_there_are_some_and_nothing_else() -> None:
+    row = {"n": 4, "mIoU": 0.5, "mF1": 0.25, "parse_failure_rate": 0.5, "missing": 1, "dropped": 0, "protocol": {}}
+    assert table({"a": row, "b": {**row, "missing": 0}}).split("\n") == [
+        "    mIoU  95 % interval    mF1  parse failures  missing  n",
+        "a  0.500              -  0.250           0.500        1  4",
+        "b  0.500              -  0.250           0.500        0  4",
+    ]
 
 
-def test_predictions_come_back_as_they_were_written_and_score_the_same(tmp_path: Path) -> None:
-    path = tmp_path / "runs" / "a" / "predictions.jsonl"
-    write_predictions(path, (prediction(name) for name in "ab"))
-    assert read_predictions(path) == [prediction("a"), prediction("b")]
-    assert score(read_predictions(path), [0.5])["mIoU"] == 0.5
-    assert len(path.read_bytes().splitlines()) == 2
+def test_a_histogram_has_a_bar_where_the_queries_are(tmp_path: Path) -> None:
+    histogram([0.01] * 5 + [None] * 9, tmp_path / "low.png")
+    histogram([0.99] * 5, tmp_path / "high.png")
+    low, high = (where(pixels(tmp_path / f"{name}.png"), PREDICTED)[1] for name in ("low", "high"))
+    assert len(low) > 100 and low.max() < high.min()
 
 
-def test_a_write_that_fails_leaves_the_older_file_and_nothing_else(tmp_path: Path) -> None:
-    write_predictions(tmp_path / "predictions.jsonl", [prediction("a")])
-
-    def breaks() -> Iterator[Prediction]:
-        yield prediction("b")
-        raise RuntimeError("the model died")
-
-    with pytest.raises(RuntimeError):
-        write_predictions(tmp_path / "predictions.jsonl", breaks())
-    assert read_predictions(tmp_path / "predictions.jsonl") == [prediction("a")]
-    assert [path.name for path in tmp_path.iterdir()] == ["predictions.jsonl"]
-
-
-def test_a_broken_line_is_named(tmp_path: Path) -> None:
-    path = tmp_path / "predictions.jsonl"
-    path.write_text(json.dumps(prediction("a")) + "\n" + '{"id": "b"')
-    with pytest.raises(ValueError, match=r"predictions.jsonl, line 2 is not JSON"):
-        read_predictions(path)
-    path.write_text(json.dumps(prediction("a")) + "\n" + '{"id": "b"}\n')
-    with pytest.raises(ValueError, match=r"line 2 lacks video, query"):
-        read_predictions(path)
-    path.write_text("5\n")
-    with pytest.raises(ValueError, match="line 1 lacks id, video"):
-        read_predictions(path)
-
-
-def test_metrics_are_json_and_never_nan(tmp_path: Path) -> None:
-    write_metrics(tmp_path / "metrics.json", {"mIoU": 0.5, "n": 2})
-    assert json.loads((tmp_path / "metrics.json").read_text()) == {"mIoU": 0.5, "n": 2}
-    with pytest.raises(ValueError):
-        write_metrics(tmp_path / "metrics.json", {"mIoU": math.nan})
-    assert json.loads((tmp_path / "metrics.json").read_text()) == {"mIoU": 0.5, "n": 2}
+@pytest.mark.parametrize(
+    ("ious", "count", "chosen"),
+    [
+        ([0.1, 0.9, 0.5, None, 0.3], 3, [1, 4, 3]),
+        ([0.1, 0.9], 6, [1, 0]),
+        ([0.1, 0.9], 1, [1]),
+        ([0.1, 0.9], 0, []),
+        ([], 3, []),
+    ],
+)
+def test_answers_are_chosen_from_the_best_to_the_worst(ious: list[float | None], count: int, chosen: list[int]) -> None:
+    assert spread(ious, count) == chosen

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -19,7 +20,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration
 
 from rlvtg.evaluation.metrics import score
-from rlvtg.evaluation.report import read_predictions
+from rlvtg.evaluation.predictions import read_predictions
+from rlvtg.evaluation.protocol import chosen
 from rlvtg.recipe import Recipe, load
 from tests.numbered_video import every_tenth, write_video
 
@@ -225,7 +227,86 @@ def test_metrics_can_be_scored_again_from_the_predictions(time_r1: Done) -> None
             f"{video}#{k}" for video, row in queries.items() for k in range(len(row["sentences"]))
         ]
         metrics = json.loads((run / "evaluation" / label / "metrics.json").read_text())
-        assert metrics == together[label] == score(predictions, time_r1.recipe().evaluation.thresholds)
+        assert metrics == together[label]
+        rules = metrics.pop("protocol")
+        assert metrics == score(predictions, chosen(time_r1.recipe().evaluation))
+        video = time_r1.recipe().video
+        assert (rules["name"], rules["grammar"], rules["strict"], rules["failures"]) == ("rlvtg", "to", False, "zero")
+        assert (rules["prompt"], rules["system"]) == (time_r1.recipe().prompt, None)
+        assert (rules["fps"], rules["max_frames"], rules["max_pixels"]) == (1.0, 16, video.max_pixels)
+
+
+def rlvtg(place: Path, *argv: str) -> str:
+    """What the console script prints on its way to a good end."""
+    command = [sys.executable, "-m", "rlvtg.cli", *argv]
+    done = subprocess.run(command, cwd=place, env=environment(place), capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-4000:]
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_exported_models_get_the_numbers_that_the_run_wrote_and_one_table_of_all_test_sets(time_r1: Done) -> None:
+    words = ["model=runs/time_r1/rl/adapter,runs/time_r1/rl/merged", "data=test,validation", "output=measured"]
+    out = rlvtg(time_r1.place, "eval", "recipe=runs/time_r1/recipe.yaml", *words)
+    made = time_r1.place / "measured"
+    kept = time_r1.place / "runs/time_r1/evaluation/rl"
+    wrote = json.loads((kept / "metrics.json").read_text())
+    for form in ("adapter", "merged"):
+        place = made / f"runs--time_r1--rl--{form}"
+        assert (place / "test/predictions.jsonl").read_text() == (kept / "predictions.jsonl").read_text()
+        metrics = json.loads((place / "test/metrics.json").read_text())
+        assert metrics | {"protocol": None} == wrote | {"protocol": None}
+        named = {"model", "weights"} if form == "merged" else {"model"}
+        differ = {key for key, value in metrics["protocol"].items() if value != wrote["protocol"][key]}
+        assert named <= differ <= {"model", "weights"}
+        assert len(read_predictions(place / "validation/predictions.jsonl")) == 4
+    sets = json.loads((made / "cross.json").read_text())["evaluations"]
+    assert [(one["model"].rpartition("/")[2], one["test"], one["n"]) for one in sets] == [
+        ("adapter", "test", 4), ("adapter", "validation", 4), ("merged", "test", 4), ("merged", "validation", 4),
+    ]  # fmt: skip
+    assert {one["trained_on"] for one in sets} == {"data/tiny_scale/sft.json + data/tiny_scale/rl.json"}
+    table = (made / "cross.md").read_text()
+    assert "test: mIoU" in table and "validation: mIoU" in table and table.count("| runs/time_r1/rl/") == 2
+    assert "validation: mIoU" in out and "runs/time_r1/rl/adapter" in out
+    again = rlvtg(
+        time_r1.place, "eval", "--predictions", "runs/time_r1/evaluation/rl/predictions.jsonl", "--output", "again.json"
+    )
+    assert f"{wrote['mIoU']:.3f}" in again
+    rescored = json.loads((time_r1.place / "again.json").read_text())["rlvtg"]
+    assert rescored["protocol"].pop("predictions").endswith("predictions.jsonl")
+    assert rescored == wrote
+
+
+@pytest.mark.slow
+def test_an_evaluation_that_is_killed_goes_on_and_writes_the_same_predictions(tiny: Done) -> None:
+    words = ["recipe=runs/tiny/recipe.yaml", "model=runs/tiny/rl/merged", "data=cold_start"]
+    words += ["evaluation.batch_size=1", "evaluation.max_new_tokens=100", "tiny.folder=data/small"]
+    rlvtg(tiny.place, "eval", *words, "output=whole")
+    command = [sys.executable, "-m", "rlvtg.cli", "eval", *words, "output=killed"]
+    killed, whole = (tiny.place / name / "runs--tiny--rl--merged/cold_start" for name in ("killed", "whole"))
+    child = subprocess.Popen(command, cwd=tiny.place, env=environment(tiny.place), stderr=subprocess.DEVNULL)
+    part = killed / "predictions.0.jsonl"
+    while child.poll() is None and not (part.exists() and part.read_bytes().count(b"\n") >= 2):
+        time.sleep(0.005)
+    child.kill()
+    assert child.wait() == -signal.SIGKILL
+    kept = part.read_bytes().count(b"\n")
+    assert 2 <= kept < 12 and not (killed / "predictions.jsonl").exists()
+    rlvtg(tiny.place, "eval", *words, "output=killed")
+    for name in ("predictions.jsonl", "metrics.json", "made_from.json"):
+        assert (killed / name).read_bytes() == (whole / name).read_bytes()
+    assert sorted(file.name for file in killed.iterdir()) == ["made_from.json", "metrics.json", "predictions.jsonl"]
+
+
+@pytest.mark.slow
+def test_a_run_is_reported_on_one_page(tiny: Done) -> None:
+    target = tiny.place / "page.html"
+    assert rlvtg(tiny.place, "report", "runs/tiny", "--worst", "1", "--output", str(target)) == f"{target}\n"
+    page = target.read_text()
+    for title in ("Stages", "Metrics", "Learning curves", "Answers from the best to the worst", "Worst answers"):
+        assert f"<h2>{title}</h2>" in page
+    # curves, histogram, the two filmstrips that the run drew, the worst answer's
+    assert page.count("data:image/png;base64,") == 5 and "No filmstrip" not in page
 
 
 @pytest.mark.slow
@@ -402,7 +483,7 @@ def refused(place: Path, *argv: str, **changes: str) -> str:
         ("data.rl.videos=none", ["data.rl.videos: no folder none"]),
         ("data.rl.annotations=gone.jsonl", ["data.rl: 1 of 3 rows are bad (1 missing video)", "videos/gone.mp4"]),
         ("data.rl.annotations=broken.jsonl", ["data.rl: broken.jsonl, line 1: not JSON"]),
-        ("data.rl.reader=charades", ["data.rl.reader: got 'charades', nearest: charades_sta"]),
+        ("data.rl.reader=charade_sta", ["data.rl.reader: got 'charade_sta', nearest: charades_sta"]),
         ("stages.rl.per_device_train_batch_size=12", ["got 12 with num_generations 8", "allowed 8, 16, 24 ..."]),
         ("stages.rl.per_device_train_batch_size=32", ["data.rl: got 3 rows, but stage rl takes 4 at once"]),
         ("stages.rl.rewards.timestamp_iou.weight=1", ["no reward is called 'timestamp_iou'", "'timestamp_tiou'"]),

@@ -1,17 +1,23 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
+from accelerate import PartialState
 from hypothesis import given
 from hypothesis import strategies as st
 
 from rlvtg.data.row import messages
 from rlvtg.data.sample import DataError
+from rlvtg.evaluation.evaluate import evaluate
 from rlvtg.evaluation.predict import greedy, predict
-from rlvtg.evaluation.zoom import moved, predict_zoomed, zoom, zoom_settings, zoom_window
+from rlvtg.evaluation.predictions import read_predictions, write_predictions
+from rlvtg.evaluation.zoom import predict_zoomed, zoom, zoom_settings, zoom_window
 from rlvtg.model.family import family
 from rlvtg.model.inputs import Encoder, batch
+from rlvtg.recipe import Evaluation, Recipe, RecipeError, Source
 from rlvtg.rollout.hf import rollout
+from rlvtg.text.span import moved
 from rlvtg.video.decode import read_clip
 from tests.tiny_qwen import model_and_processor, row, video_settings, write_video
 
@@ -74,7 +80,7 @@ def test_a_wider_margin_never_gives_a_smaller_part():
 
 
 def test_spans_are_moved_from_the_clock_of_the_part_to_that_of_the_whole():
-    assert moved([(1.0, 2.5), (3.0, 4.0)], 6.0) == [[7.0, 8.5], [9.0, 10.0]]
+    assert moved([(1.0, 2.5), (3.0, 4.0)], 6.0) == [(7.0, 8.5), (9.0, 10.0)]
     assert moved([], 6.0) == []
 
 
@@ -183,9 +189,9 @@ def writers_encoder(writer):
 
 
 def test_the_second_answer_is_moved_to_the_seconds_of_the_whole_video(writer, writers_encoder, video):
-    [one] = predict_zoomed(
-        writer[0], writers_encoder, [row(video)],
-        passes=2, prompt=PROMPT, grammar_name="to", batch_size=1, max_new_tokens=30, margin=0.0, quiet=True,
+    [[one]] = predict_zoomed(
+        writer[0], writers_encoder, [[row(video)]],
+        passes=2, prompt=PROMPT, grammar_name="to", max_new_tokens=30, margin=0.0, quiet=True,
     )  # fmt: skip
     whole = {"window": [0.0, 8.0], "completion": "<answer>1 to 3</answer>", "predicted": [[1.0, 3.0]]}
     assert one["passes"][0] == whole
@@ -239,7 +245,7 @@ def test_an_unreadable_later_answer_is_kept_beside_the_one_that_stands(tiny, enc
     given = first_answer(asked, predicted=[(5, 7)])
     [one] = look_again(tiny, encode, [asked], [given], passes=4)
     assert {key: one[key] for key in given} == given
-    assert one["window"] == [0.0, 8.0] and len(one["passes"]) == 2
+    assert "window" not in one and len(one["passes"]) == 2
     assert one["passes"][1]["predicted"] == [] and one["passes"][1]["window"] == [2.0, 8.0]
 
 
@@ -260,12 +266,38 @@ def test_the_same_rows_give_the_same_predictions(tiny, encode, video):
     assert runs[0] == runs[1]
 
 
+def test_an_evaluation_keeps_zoomed_answers_and_reads_them_again_on_the_clock_of_their_part(
+    writer, writers_encoder, tmp_path
+):
+    clips = [write_video(tmp_path / f"{name}.mp4", seconds=8, seed=seed) for seed, name in enumerate("bc")]
+    rows = [row(clip, spans=[[1.0, 3.0]]) for clip in clips]
+    settings = Evaluation(batch_size=1, max_new_tokens=30, zoom=2)
+    recipe = Recipe(
+        name="mine", model="some/model", data={"test": Source("test.json", "videos")}, prompt=PROMPT, grammar="to",
+        stages={}, evaluation=settings, video=writers_encoder.settings, use_cpu=True,
+    )  # fmt: skip
+    place, state = tmp_path / "rl", PartialState(cpu=True)
+    metrics = evaluate(recipe, writer[0], writers_encoder, rows, place, state, name="m")
+    written = read_predictions(place / "predictions.jsonl")
+    assert [len(one["passes"]) for one in written] == [2, 2]
+    assert metrics["protocol"]["zoom"] == {"passes": 2, "margin": 0.5, "grammar": "to"}
+    # a part that starts behind 0, as a run on other videos would have left it
+    late = [one | {"window": [4.0, 8.0], "predicted": [[5.0, 7.0]]} for one in written]
+    write_predictions(place / "predictions.jsonl", late)
+    again = evaluate(recipe, writer[0], writers_encoder, rows, place, state, name="m")
+    assert read_predictions(place / "predictions.jsonl") == late and again["mIoU"] < metrics["mIoU"]
+    with pytest.raises(RecipeError, match="another zoom"):
+        other = replace(recipe, evaluation=replace(settings, zoom=3))
+        evaluate(other, writer[0], writers_encoder, rows, place, state, name="m")
+
+
 @pytest.mark.parametrize("passes", [0, 1])
 def test_one_pass_is_the_plain_prediction(tiny, encode, video, passes):
     rows = [row(video, "a red circle"), row(video, "a blue circle")]
-    settings = {"grammar_name": "to", "batch_size": 1, "max_new_tokens": 6, "quiet": True}
-    plain = predict(tiny[0], encode, rows, **settings)
-    assert predict_zoomed(tiny[0], encode, rows, passes=passes, prompt=PROMPT, **settings) == plain
+    settings = {"grammar_name": "to", "max_new_tokens": 6, "quiet": True}
+    batches = [[each] for each in rows]
+    plain = list(predict(tiny[0], encode, batches, **settings))
+    assert list(predict_zoomed(tiny[0], encode, batches, passes=passes, prompt=PROMPT, **settings)) == plain
 
 
 # --- prompts

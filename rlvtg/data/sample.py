@@ -17,7 +17,7 @@ class Sample:
 
     id: str
     video: str  # path of the file
-    duration: float
+    duration: float  # nan: not stated, to be taken from the file
     query: str
     spans: tuple[tuple[float, float], ...]
     task: str = "grounding"

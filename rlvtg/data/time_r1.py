@@ -7,8 +7,8 @@
 import re
 from pathlib import Path, PurePosixPath
 
-from rlvtg.data.annotation import load_json, mapping, number, optional_number, sequence, span, text
-from rlvtg.data.sample import DataError, Sample
+from rlvtg.data.annotation import listed_rows, number, optional_number, sequence, span, text
+from rlvtg.data.sample import Sample
 from rlvtg.recipe import Source
 
 # `<YouTube id>_00:00:39:000_00:01:24:700.mp4` is already cut to the window that its name states.
@@ -23,13 +23,8 @@ def read(source: Source) -> list[Sample]:
 
     Raises DataError naming file, row and field.
     """
-    rows = load_json(source.annotations)
-    if not isinstance(rows, list):
-        raise DataError(f"{source.annotations}: got {type(rows).__name__}, expected a list of rows")
     samples = []
-    for k, value in enumerate(rows):
-        where = f"{source.annotations}, row {k}"
-        row = mapping(value, where)
+    for where, row in listed_rows(source.annotations):
         file = PurePosixPath(text(row, "video", where))
         cut = _CUT.search(file.stem) is not None
         samples.append(

@@ -1,79 +1,97 @@
 """How good are the predicted spans? Pure functions from predictions to numbers, so that a file of predictions can be
-scored again anywhere.
-
-A query is answered by the first predicted span and scored against the best of its true spans. A query without a parsed
-answer has IoU 0 and stays in the denominator, and a threshold is reached by equality; published scripts differ in both
-(some drop failures, some use `>`), so compare numbers only under the same rule.
+scored again anywhere, by the rules that its reader asks for.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypedDict, cast
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rlvtg.text.span import Span, iou
+from rlvtg.evaluation.multi_span import many_to_one
+from rlvtg.evaluation.predictions import Prediction, PredictionError, reread
+from rlvtg.evaluation.protocol import Protocol, answer_iou, summary
+from rlvtg.text.grammar import grammar
+from rlvtg.text.span import Span
 
 RESAMPLES = 1000
 # 100 x 100 candidate answers on the 37,421 training queries of ActivityNet Captions take seconds.
 CANDIDATES = 100
 
 
-class Prediction(TypedDict):
-    """One line of predictions.jsonl: a query, its annotation and what the model answered."""
+def score(predictions: Sequence[Prediction], rules: Protocol) -> dict[str, float]:
+    """The metrics of a list of predictions under `rules`; rates are fractions in [0, 1].
 
-    id: str
-    video: str
-    query: str
-    duration: float  # of the video, seconds
-    spans: list[list[float]]  # true [start, end], seconds; at least one
-    completion: str
-    predicted: list[list[float]]  # [start, end], seconds; empty when nothing could be parsed
+    Keys: `n` (queries); `mIoU`, `mIoU_low` and `mIoU_high` (95 % bootstrap interval over videos) and one
+    `R1@<threshold>` per threshold, of the first predicted span and over the queries that the rules do not drop;
+    `F1@<threshold>` at 0.1, 0.3, 0.5 and 0.7 and their mean `mF1`, of all predicted with all true spans, over all
+    queries, always by equality and unrounded (see `multi_span.many_to_one`); `parse_failure_rate` (share of queries
+    whose answer holds no span), `missing` (queries without an answer, which are failures too) and `dropped` (queries).
 
-
-def score(predictions: Sequence[Prediction], thresholds: Sequence[float]) -> dict[str, float]:
-    """The metrics of a list of predictions, all but `n` as fractions in [0, 1].
-
-    Keys: `n` (queries), `mIoU`, `mIoU_low` and `mIoU_high` (95 % bootstrap interval over videos), one `R1@<threshold>`
-    per threshold (share of queries whose IoU is at least the threshold) and `parse_failure_rate` (share of queries
-    without any predicted span).
-
-    Raises ValueError on an empty list, on a query with a missing or broken true span and on a threshold outside [0, 1].
+    Raises PredictionError on an empty list and on a query with a missing or broken true span, ValueError on a threshold
+    outside [0, 1], GrammarError for a grammar that there is not or that needs a duration where there is none.
     """
     if not predictions:
-        raise ValueError("there are no predictions to score; at least one is needed")
-    for threshold in thresholds:
+        raise PredictionError("there are no predictions to score; at least one is needed")
+    for threshold in rules.thresholds:
         if not 0 <= threshold <= 1:
             raise ValueError(f"got the IoU threshold {threshold}; thresholds are fractions from 0 to 1, such as 0.5")
-    ious = np.array([query_iou(prediction) for prediction in predictions])
-    low, high = miou_interval(ious, [prediction["video"] for prediction in predictions])
+    answers = [(read_spans(prediction, rules), _true_spans(prediction)) for prediction in predictions]
+    ious = [answer_iou(predicted, true, rules) for predicted, true in answers]
+    kept = [(iou, prediction["video"]) for iou, prediction in zip(ious, predictions, strict=True) if iou is not None]
+    low, high = miou_interval(np.array([iou for iou, _ in kept]), [video for _, video in kept])
+    several = many_to_one(answers)
+    averages = summary(ious, rules)
+    missing = sum(prediction.get("missing", False) for prediction in predictions)
+    unread = sum(not predicted for predicted, _ in answers)
     return {
         "n": len(predictions),
-        "mIoU": float(ious.mean()),
+        "mIoU": averages.pop("mIoU"),
         "mIoU_low": low,
         "mIoU_high": high,
-        **{f"R1@{threshold:g}": float((ious >= threshold).mean()) for threshold in thresholds},
-        "parse_failure_rate": float(np.mean([not prediction["predicted"] for prediction in predictions])),
+        **averages,
+        **{key: value for key, value in several.items() if key.startswith("F1@")},
+        "mF1": several["mean_F1"],
+        "parse_failure_rate": (unread - missing) / len(predictions),
+        "missing": missing,
+        "dropped": len(predictions) - len(kept),
     }
 
 
-def query_iou(prediction: Prediction) -> float:
-    """IoU in [0, 1] of the first predicted span with the best of the true spans; 0.0 when nothing was predicted.
+def ious(predictions: Sequence[Prediction], rules: Protocol) -> list[float | None]:
+    """IoU in [0, 1] of each query's first predicted span under `rules`; None for a query that they drop."""
+    return [answer_iou(read_spans(each, rules), _true_spans(each), rules) for each in predictions]
 
-    Raises ValueError when the query has no true span, or one that does not end after it starts.
+
+def read_spans(prediction: Prediction, rules: Protocol) -> list[Span]:
+    """The predicted spans: read from the completion by the rules' grammar, or as they were given where the rules name
+    no grammar or a system gave spans and no text.
+
+    Raises PredictionError for a completion that nobody has read and the rules do not read, GrammarError for a grammar
+    that there is not or that needs a duration where there is none.
     """
+    text = prediction["completion"]
+    if rules.grammar is None and prediction.get("unread"):
+        raise PredictionError(
+            f"prediction {prediction['id']!r} has a completion and no predicted spans; name the grammar that reads it"
+        )
+    if rules.grammar is None or text is None:
+        return [(start, end) for start, end in prediction["predicted"]]
+    return reread(prediction, grammar(rules.grammar))
+
+
+def _true_spans(prediction: Prediction) -> list[Span]:
     if not prediction["spans"]:
-        raise ValueError(f"prediction {prediction['id']!r} has no true span; a query needs one to be scored against")
+        raise PredictionError(
+            f"prediction {prediction['id']!r} has no true span; a query needs one to be scored against"
+        )
     if not all(start < end for start, end in prediction["spans"]):
-        raise ValueError(
+        raise PredictionError(
             f"prediction {prediction['id']!r} has the true spans {prediction['spans']}; a span must end after it starts"
         )
-    if not prediction["predicted"]:
-        return 0.0
-    start, end = prediction["predicted"][0]
-    return max(iou((start, end), (true_start, true_end)) for true_start, true_end in prediction["spans"])
+    return [(start, end) for start, end in prediction["spans"]]
 
 
 def miou_interval(
@@ -82,8 +100,10 @@ def miou_interval(
     """95 % percentile bootstrap interval of the mean of `ious` (n,), drawing whole videos (n names) with replacement.
 
     Queries of one video share its pixels and often its mistakes; drawing single queries would make the interval too
-    narrow. One video alone says nothing about others: both ends are then the mean itself.
+    narrow. One video alone says nothing about others: both ends are then the mean itself; 0.0 without any query.
     """
+    if not len(ious):
+        return 0.0, 0.0
     names, video = np.unique(np.asarray(videos), return_inverse=True)
     total = np.bincount(video, weights=ious)
     queries = np.bincount(video)
@@ -140,17 +160,6 @@ def _candidates(observed: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def constant_predictions(predictions: Sequence[Prediction], span: Span) -> list[Prediction]:
-    """The same queries, each answered with `span` (seconds) and an empty completion, to be scored beside the model's
-    own."""
-    answered = [{**prediction, "completion": "", "predicted": [list(span)]} for prediction in predictions]
+    """The same queries, each answered with `span` (seconds) and no text, to be scored beside the model's own."""
+    answered = [{**prediction, "completion": None, "predicted": [list(span)]} for prediction in predictions]
     return cast(list[Prediction], answered)
-
-
-def check_prediction(row: object, where: str) -> Prediction:
-    """`row` as a Prediction, or a ValueError that says what it lacks and `where` it stands."""
-    missing = [field for field in Prediction.__annotations__ if not isinstance(row, dict) or field not in row]
-    if missing:
-        raise ValueError(
-            f"{where} lacks {', '.join(missing)}; a prediction has {', '.join(Prediction.__annotations__)}"
-        )
-    return cast(Prediction, row)

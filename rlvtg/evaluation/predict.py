@@ -1,11 +1,12 @@
 """Greedy predictions of a model on rows: one dictionary per query, as it is written to predictions.jsonl."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from tqdm import tqdm
 from transformers import GenerationConfig, PreTrainedModel
 
+from rlvtg.evaluation.predictions import Prediction
 from rlvtg.model.inputs import Encoder
 from rlvtg.rollout.hf import rollout
 from rlvtg.text.grammar import grammar
@@ -25,41 +26,49 @@ def greedy(encoder: Encoder, max_new_tokens: int) -> GenerationConfig:
 def predict(
     model: PreTrainedModel,
     encoder: Encoder,
-    rows: Sequence[Mapping[str, Any]],
+    batches: Sequence[Sequence[Mapping[str, Any]]],
     *,
     grammar_name: str,
-    batch_size: int,
     max_new_tokens: int,
     title: str = "evaluating",
     quiet: bool = False,
-) -> list[dict[str, Any]]:
-    """Predictions in the order of the rows, with a progress bar.
+) -> Iterator[list[Prediction]]:
+    """The predictions of each batch, as they are made and in the order of its rows, with a progress bar.
 
     Args:
         model: a model from `load_model`, or a PEFT wrapper of one.
         encoder: the run's encoder.
-        rows: rows with `prompt`, `id`, `video`, `query`, `duration` and `spans`.
+        batches: lists of rows that are generated together; rows have `prompt`, `id`, `video`, `query`, `duration` and
+            `spans`, perhaps `video_start` and `video_end`.
         grammar_name: the answer grammar that spans are read with.
-        batch_size: prompts per generation.
         max_new_tokens: limit of a completion.
         title: what the progress bar says.
         quiet: no progress bar.
 
-    Returns:
-        Dictionaries with `id`, `video`, `query`, `duration`, `spans`, `completion` and `predicted` (empty if nothing
-        was parsed).
+    Yields:
+        One list of predictions per batch; `predicted` is empty if nothing was parsed.
     """
     config, parse = greedy(encoder, max_new_tokens), grammar(grammar_name).parse
-    predictions: list[dict[str, Any]] = []
-    with tqdm(total=len(rows), desc=title, unit="query", disable=quiet) as bar:
-        for start in range(0, len(rows), batch_size):
-            some = rows[start : start + batch_size]
+    with tqdm(total=sum(map(len, batches)), desc=title, unit="query", disable=quiet) as bar:
+        for some in batches:
             completions = rollout(model, [encoder(row) for row in some], config)
             texts = encoder.processor.batch_decode(completions, skip_special_tokens=True)
-            for row, text in zip(some, texts, strict=True):
-                kept = {key: row[key] for key in ("id", "video", "query", "duration", "spans")}
-                predictions.append(
-                    kept | {"completion": text, "predicted": [list(span) for span in parse(text, row["duration"])]}
-                )
+            yield [_prediction(row, text, parse(text, row["duration"])) for row, text in zip(some, texts, strict=True)]
             bar.update(len(some))
-    return predictions
+
+
+def _prediction(row: Mapping[str, Any], text: str, spans: Sequence[tuple[float, float]]) -> Prediction:
+    prediction: Prediction = {
+        "id": row["id"],
+        "video": row["video"],
+        "query": row["query"],
+        "duration": row["duration"],
+        "spans": row["spans"],
+        "completion": text,
+        "predicted": [list(span) for span in spans],
+    }
+    if row.get("video_start") is not None:
+        prediction["video_start"] = row["video_start"]
+    if row.get("video_end") is not None:
+        prediction["video_end"] = row["video_end"]
+    return prediction

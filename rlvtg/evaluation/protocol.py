@@ -4,10 +4,13 @@ Rules differ in how an answer is read, in whether a threshold is reached by equa
 without a readable answer, in rounding, and in which of several annotated spans counts.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from difflib import get_close_matches
+from typing import Any
 
+from rlvtg.recipe import Evaluation
+from rlvtg.text.grammar import grammar
 from rlvtg.text.span import Span, iou, whole_seconds
 
 FAILURES = ("zero", "drop")
@@ -72,6 +75,33 @@ def protocol(name: str) -> Protocol:
 def protocol_names() -> list[str]:
     """The names that `protocol` knows."""
     return list(_PROTOCOLS)
+
+
+def chosen(settings: Evaluation) -> Protocol:
+    """The protocol that a recipe's `evaluation` section names, with its thresholds.
+
+    Raises ProtocolError for a name that there is not, GrammarError if the protocol's grammar is not there.
+    """
+    rules = replace(protocol(settings.protocol), thresholds=tuple(settings.thresholds))
+    if rules.grammar is not None:
+        grammar(rules.grammar)
+    return rules
+
+
+def described(rules: Protocol, made_from: Mapping[str, Any]) -> dict[str, Any]:
+    """What a number stands on, for metrics.json: the rules of scoring, and what was asked of which model.
+
+    `made_from` is what is known of the predictions; its `grammar` read them if the rules name none.
+    """
+    read_by = {"grammar": rules.grammar or made_from.get("grammar")}
+    return {**asdict(rules), "thresholds": list(rules.thresholds), **made_from, **read_by}
+
+
+def restored(told: Mapping[str, Any]) -> Protocol:
+    """The rules that `described` told."""
+    return Protocol(
+        **{field.name: told[field.name] for field in fields(Protocol)} | {"thresholds": tuple(told["thresholds"])}
+    )
 
 
 def answer_iou(predicted: Sequence[Span], true: Sequence[Span], rules: Protocol) -> float | None:

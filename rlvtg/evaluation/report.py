@@ -1,5 +1,4 @@
-"""What a run looks like to a reader: its learning curves, some of its answers as pictures, its numbers as a table, and
-the files behind them.
+"""What a run looks like to a reader: its learning curves, some of its answers as pictures, its numbers as a table.
 
 Colours are from Okabe and Ito's palette, which colour-blind readers can tell apart (https://jfly.uni-koeln.de/color/).
 Pictures are drawn on Figure objects, never through pyplot, so nothing here depends on a display or changes the
@@ -8,11 +7,9 @@ caller's matplotlib settings.
 
 from __future__ import annotations
 
-import json
 import math
-import os
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -27,7 +24,6 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from rlvtg.evaluation.metrics import Prediction, check_prediction
 from rlvtg.text.span import Span
 
 DPI = 100
@@ -276,66 +272,61 @@ def _seconds(value: float) -> str:
     return f"{value:.2f}" if abs(value) < 1e5 else f"{value:.2g}"
 
 
-def table(results: Mapping[str, Mapping[str, float]]) -> str:
-    """The metrics of `score` as aligned plain text: a row per name, fractions with three decimals, "-" where a row
-    lacks a metric.
-
-    The columns are mIoU with its 95 % interval, one R1 per threshold that any row has, the share of parse failures and
-    the number of queries.
-    """
-    if not results:
-        raise ValueError("there are no results to put in a table; at least one is needed")
-    recalls = dict.fromkeys(key for metrics in results.values() for key in metrics if key.startswith("R1@"))
-    header = ["", "mIoU", "95 % interval", *recalls, "parse failures", "n"]
-    rows = [header]
-    for name, metrics in results.items():
-
-        def fraction(key: str, metrics: Mapping[str, float] = metrics) -> str:
-            return f"{metrics[key]:.3f}" if key in metrics else "-"
-
-        interval = f"{fraction('mIoU_low')} to {fraction('mIoU_high')}" if "mIoU_low" in metrics else "-"
-        queries = f"{metrics['n']:.0f}" if "n" in metrics else "-"
-        rows.append(
-            [name, fraction("mIoU"), interval, *map(fraction, recalls), fraction("parse_failure_rate"), queries]
-        )
+def table(results: Mapping[str, Mapping[str, Any]]) -> str:
+    """The metrics of `score` as aligned plain text; see `cells`."""
+    rows = cells(results)
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join("  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows)
 
 
-def write_predictions(path: str | Path, predictions: Iterable[Prediction]) -> None:
-    """Writes predictions as JSON lines. The file appears whole or not at all: an older one stays until the new one is
-    complete."""
-    _write(path, "".join(json.dumps(prediction) + "\n" for prediction in predictions))
+def cells(results: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
+    """A header and a row per name: fractions with three decimals, counts, "-" where a row lacks a metric.
+
+    The columns are mIoU with its 95 % interval, one R1 per threshold that any row has, the mean F1 if any row has it,
+    the share of parse failures, the numbers of missing and dropped queries if any row has some, and that of queries.
+    """
+    if not results:
+        raise ValueError("there are no results to put in a table; at least one is needed")
+    recalls = dict.fromkeys(key for metrics in results.values() for key in metrics if key.startswith("R1@"))
+    means = ["mF1"] if any("mF1" in metrics for metrics in results.values()) else []
+    counts = [key for key in ("missing", "dropped") if any(metrics.get(key) for metrics in results.values())]
+    rows = [["", "mIoU", "95 % interval", *recalls, *means, "parse failures", *counts, "n"]]
+    for name, metrics in results.items():
+        interval = f"{_number(metrics, 'mIoU_low')} to {_number(metrics, 'mIoU_high')}"
+        rows.append([
+            name,
+            _number(metrics, "mIoU"),
+            interval if "mIoU_low" in metrics else "-",
+            *(_number(metrics, key) for key in (*recalls, *means, "parse_failure_rate")),
+            *(_number(metrics, key, "d") for key in (*counts, "n")),
+        ])  # fmt: skip
+    return rows
 
 
-def read_predictions(path: str | Path) -> list[Prediction]:
-    """Reads what write_predictions wrote; ValueError with file and line for a line that is not a whole prediction."""
-    predictions = []
-    with open(path, encoding="utf-8") as lines:
-        for number, line in enumerate(lines, start=1):
-            where = f"{path}, line {number}"
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise ValueError(
-                    f"{where} is not JSON ({error}); a file of predictions has one JSON object per line"
-                ) from error
-            predictions.append(check_prediction(row, where))
-    return predictions
+def _number(metrics: Mapping[str, Any], key: str, form: str = ".3f") -> str:
+    return format(metrics[key], form) if key in metrics else "-"
 
 
-def write_metrics(path: str | Path, metrics: Mapping[str, Any]) -> None:
-    """Writes metrics as indented JSON, whole or not at all; ValueError for a number that is not finite, which JSON
-    cannot hold."""
-    _write(path, json.dumps(metrics, indent=2, allow_nan=False) + "\n")
+def histogram(ious: Sequence[float | None], path: str | Path) -> None:
+    """Draws how many queries have which IoU as one PNG, in twenty bins; dropped queries (None) are left out."""
+    kept = [iou for iou in ious if iou is not None]
+    figure = Figure(figsize=(6.4, 2.6), dpi=DPI, layout="constrained")
+    axes = figure.add_subplot()
+    axes.hist(kept, bins=20, range=(0, 1), color=PREDICTED, edgecolor="white", linewidth=0.5)
+    axes.set(xlim=(0, 1))
+    axes.set_xlabel("IoU of the first predicted span", fontsize=9, color=GREY)
+    axes.set_ylabel("queries", fontsize=9, color=GREY)
+    axes.tick_params(labelsize=8, colors=GREY)
+    axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
+    axes.spines[["top", "right"]].set_visible(False)
+    _save(figure, path)
 
 
-def _write(path: str | Path, text: str) -> None:
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    unfinished.write_text(text, encoding="utf-8")
-    unfinished.replace(path)
+def spread(ious: Sequence[float | None], count: int) -> list[int]:
+    """At most `count` of the queries, from the best IoU to the worst in even steps of rank; dropped ones are worst."""
+    ranked = sorted(range(len(ious)), key=lambda index: -(ious[index] or 0.0))
+    count = min(count, len(ranked))
+    return [ranked[round(number * (len(ranked) - 1) / max(1, count - 1))] for number in range(count)]
 
 
 def _save(figure: Figure, path: str | Path) -> None:

@@ -12,22 +12,22 @@ view, with a margin left around the found part.
 """
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from math import isfinite
 from typing import Any
 
-from tqdm import tqdm
 from transformers import PreTrainedModel
 
 from rlvtg.data.row import messages
 from rlvtg.data.sample import DataError
 from rlvtg.evaluation.predict import greedy, predict
+from rlvtg.evaluation.predictions import Answer, Prediction
 from rlvtg.model.inputs import Encoder, Inputs
 from rlvtg.recipe import Video
 from rlvtg.rollout.hf import rollout
 from rlvtg.text.grammar import grammar
-from rlvtg.text.span import Span
+from rlvtg.text.span import Span, moved
 from rlvtg.video.index import read_index
 
 # Of the found span's length, on each side: an answer with an IoU above a half lies within it.
@@ -67,51 +67,39 @@ def zoom_settings(settings: Video, frames: int, seconds: float, frame_rate: floa
     return replace(settings, fps=min(frames / seconds, frame_rate), min_frames=frames, max_frames=frames)
 
 
-def moved(spans: Sequence[Sequence[float]], seconds: float) -> list[list[float]]:
-    """Spans on the clock of a part that starts at `seconds`, as spans on the clock of the whole."""
-    return [[start + seconds, end + seconds] for start, end in spans]
-
-
 def predict_zoomed(
     model: PreTrainedModel,
     encoder: Encoder,
-    rows: Sequence[Mapping[str, Any]],
+    batches: Sequence[Sequence[Mapping[str, Any]]],
     *,
     passes: int,
     prompt: str,
     system: str | None = None,
     grammar_name: str,
-    batch_size: int,
     max_new_tokens: int,
     margin: float = MARGIN,
     title: str = "evaluating",
     quiet: bool = False,
-) -> list[dict[str, Any]]:
-    """What `predict` returns, after `passes` passes; 0 or 1 are `predict` itself.
+) -> Iterator[list[Prediction]]:
+    """What `predict` yields, after `passes` passes; 0 or 1 are `predict` itself.
 
     See `zoom` for what later passes add. `prompt` and `system` are the templates that the rows were made with.
     """
     settings: dict[str, Any] = {"grammar_name": grammar_name, "max_new_tokens": max_new_tokens}
-    predictions = predict(model, encoder, rows, batch_size=batch_size, title=title, quiet=quiet, **settings)
-    if passes < 2:
-        return predictions
-    result: list[dict[str, Any]] = []
-    with tqdm(total=len(rows), desc=f"{title}, zoomed", unit="query", disable=quiet) as bar:
-        for first in range(0, len(rows), batch_size):
-            some = slice(first, first + batch_size)
-            result += zoom(
-                model, encoder, rows[some], predictions[some],
-                passes=passes, prompt=prompt, system=system, margin=margin, **settings,
-            )  # fmt: skip
-            bar.update(len(rows[some]))
-    return result
+    predictions = predict(model, encoder, batches, title=title, quiet=quiet, **settings)
+    for some, first in zip(batches, predictions, strict=True):
+        if passes > 1:
+            settings |= {"passes": passes, "prompt": prompt, "system": system, "margin": margin}
+            yield zoom(model, encoder, some, first, **settings)
+        else:
+            yield first
 
 
 def zoom(
     model: PreTrainedModel,
     encoder: Encoder,
     rows: Sequence[Mapping[str, Any]],
-    predictions: Sequence[Mapping[str, Any]],
+    predictions: Sequence[Prediction],
     *,
     passes: int,
     prompt: str,
@@ -119,7 +107,7 @@ def zoom(
     grammar_name: str,
     max_new_tokens: int,
     margin: float = MARGIN,
-) -> list[dict[str, Any]]:
+) -> list[Prediction]:
     """Predictions of one batch of rows, each refined by up to `passes` - 1 looks at the part that was found last.
 
     A row whose first answer names no part of the video keeps it, as the failure that it is. A later answer that names
@@ -139,43 +127,51 @@ def zoom(
         margin: see `zoom_window`.
 
     Returns:
-        The predictions with `completion` and `predicted` (in seconds of the whole video) of the answer that stands, and
-        two fields more. `window` is the part [start, end] which that completion speaks of: whoever reads it again must
-        move its spans by `window[0]` seconds. `passes` lists all answers in order, each as `window`, `completion` and
-        `predicted`, so that the first one and those that could not be used are there too.
+        The predictions with `completion` and `predicted` of the answer that stands; with its `window` if it speaks of a
+        part, whose clock the completion is on (`rlvtg.evaluation.predictions.reread`); and with `passes`, all answers
+        in order, the first one and those that could not be used among them.
 
     Raises:
         DataError: the duration is stated by a prompt that was not made with `prompt` and `system`.
         VideoError: as decoding does.
     """
     config, parse = greedy(encoder, max_new_tokens), grammar(grammar_name).parse
-    result = [{**prediction} for prediction in predictions]
     edges = [_edges(encoder, row) for row in rows]
-    for one, bounds in zip(result, edges, strict=True):
-        one["window"] = [bounds[0], bounds[-1]]
-        one["passes"] = [{key: one[key] for key in ("window", "completion", "predicted")}]
-    going = list(range(len(rows)))
+    result = [_with_first_answer(prediction) for prediction in predictions]
+    found = [zoom_window(_spans(one["predicted"]), bounds, margin) for one, bounds in zip(result, edges, strict=True)]
+    shown = [(bounds[0], bounds[-1]) for bounds in edges]
     for _ in range(passes - 1):
-        parts = {}
-        for index in going:
-            part = zoom_window([(start, end) for start, end in result[index]["predicted"]], edges[index], margin)
-            seen = (edges[index][0], edges[index][-1]), tuple(result[index]["window"])
-            if part is not None and part not in seen:
-                parts[index] = part
+        parts = {
+            index: part
+            for index, part in enumerate(found)
+            if part is not None and part not in (shown[index], (edges[index][0], edges[index][-1]))
+        }
         if not parts:
             break
-        shown = {index: _part_row(rows[index], part, prompt, system) for index, part in parts.items()}
-        inputs = [_part_inputs(encoder, rows[index], shown[index]) for index in parts]
+        asked = {index: _part_row(rows[index], part, prompt, system) for index, part in parts.items()}
+        inputs = [_part_inputs(encoder, rows[index], row) for index, row in asked.items()]
         texts = encoder.processor.batch_decode(rollout(model, inputs, config), skip_special_tokens=True)
-        going = []
         for (index, part), text in zip(parts.items(), texts, strict=True):
-            spans = moved(parse(text, shown[index]["duration"]), part[0])
-            answer = {"window": list(part), "completion": text, "predicted": spans}
-            result[index]["passes"].append(answer)
-            if zoom_window([(start, end) for start, end in spans], edges[index], margin) is not None:
-                result[index] |= answer
-                going.append(index)
+            spans = moved(parse(text, asked[index]["duration"]), part[0])
+            answer: Answer = {"window": list(part), "completion": text, "predicted": [list(span) for span in spans]}
+            one, shown[index], found[index] = result[index], part, zoom_window(spans, edges[index], margin)
+            one["passes"].append(answer)
+            if found[index] is not None:
+                one["window"], one["completion"], one["predicted"] = list(part), text, answer["predicted"]
     return result
+
+
+def _with_first_answer(prediction: Prediction) -> Prediction:
+    first: Answer = {
+        "window": [0.0, prediction["duration"]],
+        "completion": prediction["completion"],
+        "predicted": prediction["predicted"],
+    }
+    return {**prediction, "passes": [first]}
+
+
+def _spans(pairs: Sequence[Sequence[float]]) -> list[Span]:
+    return [(start, end) for start, end in pairs]
 
 
 def _edges(encoder: Encoder, row: Mapping[str, Any]) -> list[float]:

@@ -13,6 +13,7 @@ import torch
 from transformers import ProcessorMixin
 
 from rlvtg.model.family import Family
+from rlvtg.model.features import FeatureCache, content_digests
 from rlvtg.model.positions import prompt_positions
 from rlvtg.recipe import Video
 from rlvtg.video.cache import ClipCache
@@ -30,12 +31,14 @@ class VideoInputs:
         grids: (V, 3) the grid (t, h, w) of each video, in patches.
         seconds_per_grid: V seconds between grid steps.
         starts: V seconds at which each video's first frame is shown.
+        digests: V digests of the content of each video, for the feature cache; none where there is no cache.
     """
 
     pixel_values: torch.Tensor
     grids: torch.Tensor
     seconds_per_grid: tuple[float, ...]
     starts: tuple[float, ...]
+    digests: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -181,6 +184,7 @@ class Encoder:
         settings: the recipe's `video` section.
         max_bytes: budget of the patches kept in memory, and again of the decoded clips.
         store: decoded clips on disk, if they are to be kept.
+        features: what the run's models keep of the videos that they have encoded, if they do (`share_vision`).
     """
 
     def __init__(
@@ -191,8 +195,9 @@ class Encoder:
         *,
         max_bytes: int = 2 * 2**30,
         store: ClipStore | None = None,
+        features: FeatureCache | None = None,
     ) -> None:
-        self.processor, self.family, self.settings = processor, family, settings
+        self.processor, self.family, self.settings, self.features = processor, family, settings, features
         self.clips = ClipCache(settings, max_bytes=max_bytes, factor=family.pixel_unit, store=store)
         self._max_bytes, self._bytes = max_bytes, 0
         self._videos: OrderedDict[tuple[Any, ...], VideoInputs] = OrderedDict()
@@ -230,6 +235,8 @@ class Encoder:
                 frames = numbered(clip.frames, clip.timestamps.tolist(), settings.time_format)
                 clip = replace(clip, frames=frames)
             video = video_inputs(clip, self.processor, self.family, time=settings.time)
+            if self.features is not None:
+                video = replace(video, digests=content_digests(video.pixel_values, video.grids))
             self._videos[key] = video
             self._bytes += video.pixel_values.nbytes
             while self._bytes > self._max_bytes and len(self._videos) > 1:
@@ -261,7 +268,8 @@ def batch(
 
     Returns:
         `input_ids` and `attention_mask` (B, P + C), `position_ids` (3, B, P + C), `pixel_values_videos`,
-        `video_grid_thw` and `video_rows` (a list of B lists of indices into the videos).
+        `video_grid_thw` and `video_rows` (a list of B lists of indices into the videos); with digests also
+        `video_keys`, one for each video.
     """
     width = max(len(row.input_ids) for row in rows) if prompt_length is None else prompt_length
     size, length = completions.shape
@@ -280,6 +288,7 @@ def batch(
             videos[id(row.video)] = (row.video, list(range(count, count + len(row.video.grids))))
             count += len(row.video.grids)
     unique = [video for video, _ in videos.values()]
+    keys = [digest for video in unique for digest in video.digests]
     device = completions.device
     return {
         "input_ids": torch.cat([input_ids.to(device), completions], dim=1),
@@ -288,4 +297,4 @@ def batch(
         "pixel_values_videos": torch.cat([video.pixel_values for video in unique]).to(device),
         "video_grid_thw": torch.cat([video.grids for video in unique]).to(device),
         "video_rows": [videos[id(row.video)][1] for row in rows],
-    }
+    } | ({"video_keys": keys} if len(keys) == count else {})

@@ -1,9 +1,12 @@
 """Load a model and its processor so that every pass of the library is right with them."""
 
+import json
 import os
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
+from peft import PeftModel
 from transformers import (
     AutoConfig,
     AutoProcessor,
@@ -42,6 +45,38 @@ def load_model(
     )
     prepare(model)
     return model
+
+
+def load_checkpoint(
+    path: str, *, dtype: torch.dtype = torch.float32, attn_implementation: str = "sdpa"
+) -> PreTrainedModel | PeftModel:
+    """The model saved at `path`, or, if that is the folder of a PEFT adapter, the adapter on its base model.
+
+    Raises:
+        RecipeError: a model family that the library does not know, or an adapter whose base model is not there.
+    """
+    base = plain_model(path)
+    model = load_model(base, dtype=dtype, attn_implementation=attn_implementation)
+    return model if base == path else PeftModel.from_pretrained(model, path)
+
+
+def plain_model(path: str) -> str:
+    """`path`, or the base model that it is an adapter of.
+
+    Raises:
+        RecipeError: an adapter whose base model is a folder that is not there.
+    """
+    config = Path(path) / "adapter_config.json"
+    if not config.is_file():
+        return path
+    base = str(json.loads(config.read_text(encoding="utf-8"))["base_model_name_or_path"])
+    is_folder = base.count("/") > 1 or base.startswith((".", "/"))
+    if is_folder and not os.path.isdir(base):
+        raise RecipeError(
+            f"model: {path} is an adapter of {base}, and there is no such folder (looked in {Path.cwd()}); evaluate it "
+            "where its base model is, or a merged model"
+        )
+    return base
 
 
 def prepare(model: PreTrainedModel) -> None:

@@ -66,6 +66,11 @@ def window(span: Span, duration: float, shortest: float = 0.0) -> Span:
     return start, end
 
 
+def moved(spans: Sequence[Span], seconds: float) -> list[Span]:
+    """Spans on the clock of a part that starts at `seconds`, as spans on the clock of the whole."""
+    return [(start + seconds, end + seconds) for start, end in spans]
+
+
 def whole_seconds(span: Span) -> Span:
     """A span with both ends rounded to whole seconds, halves to the even one; one that is not finite as it is."""
     if not all(map(isfinite, span)):

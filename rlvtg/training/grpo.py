@@ -23,7 +23,7 @@ from rlvtg.text.grammar import grammar
 from rlvtg.text.span import snapped
 from rlvtg.training.prefix import packed, unpacked
 from rlvtg.training.resume import ResumingTrainer
-from rlvtg.training.setup import generating, lora_config, trainable_model, training_arguments
+from rlvtg.training.setup import generating, keep_features, lora_config, trainable_model, training_arguments
 
 
 class VideoGRPOTrainer(ResumingTrainer, GRPOTrainer):
@@ -248,7 +248,7 @@ def grpo_trainer(
         num_completions_to_print=0,
     )
     model = trainable_model(recipe, stage, path)
-    return VideoGRPOTrainer(
+    trainer = VideoGRPOTrainer(
         model,
         list(rewards),
         arguments,
@@ -259,3 +259,6 @@ def grpo_trainer(
         share_prefix=stage.share_prefix,
         peft_config=lora_config(stage, model),
     )
+    if encoder.features is not None:
+        keep_features(trainer, encoder.features)
+    return trainer

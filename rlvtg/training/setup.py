@@ -6,12 +6,15 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from peft import LoraConfig
+from peft import LoraConfig, PeftModel
 from transformers import PreTrainedModel, Trainer
+from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 from trl.models.utils import unwrap_model_for_generation
 
+from rlvtg.model.features import FeatureCache
 from rlvtg.model.load import freeze, load_model
-from rlvtg.recipe import GrpoStage, Recipe, SftStage
+from rlvtg.model.vision import share_vision
+from rlvtg.recipe import GrpoStage, Recipe, RecipeError, SftStage
 
 # Stage fields that are training arguments under the same name, in SFT and GRPO alike.
 SHARED_ARGUMENTS = (
@@ -80,6 +83,30 @@ def trainable_model(recipe: Recipe, stage: SftStage | GrpoStage, path: str) -> P
     model = load_model(path, dtype=dtype, attn_implementation=recipe.attn_implementation)
     freeze(model, stage.freeze)
     return model
+
+
+def keep_features(trainer: Trainer, features: FeatureCache) -> None:
+    """From now on the trainer's models share the run's cache of vision features. Do it when LoRA is in place.
+
+    Raises:
+        RecipeError: a part of the vision encoder that the cache takes for fixed is trained, or ranks share its weights,
+            so that a rank that finds its videos would leave the others waiting.
+    """
+    if trainer.is_fsdp_enabled or is_deepspeed_zero3_enabled():
+        raise RecipeError(
+            "video.cache_features: got true under FSDP or DeepSpeed ZeRO-3, where every rank must run the vision tower "
+            "in every pass; want it false, or DDP or ZeRO-2"
+        )
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    base = model.get_base_model() if isinstance(model, PeftModel) else model
+    trained = [name for name, value in base.base_model.visual.named_parameters() if value.requires_grad]
+    wrong = [name for name in trained if features.merged or not name.startswith("merger.")]
+    if wrong:
+        raise RecipeError(f"video.cache_features: got true, but the stage trains visual.{wrong[0]}; freeze it")
+    share_vision(base, features)
+    reference = getattr(trainer, "ref_model", None)
+    if reference is not None:
+        share_vision(trainer.accelerator.unwrap_model(reference), features)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from trl import SFTConfig, SFTTrainer
 from rlvtg.model.inputs import Encoder, batch
 from rlvtg.recipe import Recipe, SftStage
 from rlvtg.training.resume import ResumingTrainer
-from rlvtg.training.setup import lora_config, trainable_model, training_arguments
+from rlvtg.training.setup import keep_features, lora_config, trainable_model, training_arguments
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -76,6 +76,8 @@ def sft_trainer(
         data_collator=collator(encoder),
         peft_config=lora_config(stage, model),
     )
+    if encoder.features is not None:
+        keep_features(trainer, encoder.features)
     # Qwen2.5-VL's own loss cannot count tokens over micro-batches and devices, which transformers takes note of; the
     # loss is TRL's, which can: without the count, a token of a short micro-batch would weigh more than one of a long.
     trainer.model_accepts_loss_kwargs = True

@@ -6,13 +6,16 @@ the index in number or, by more than a millisecond, in time, the video is refuse
 
 import importlib
 import os
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any
 
 import av
 import numpy as np
+from av.container import InputContainer
 from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
 
 from rlvtg.recipe import RecipeError
 from rlvtg.video.index import MAX_FRAME_PIXELS, Index, VideoError, unreadable, video_stream
@@ -20,10 +23,14 @@ from rlvtg.video.index import MAX_FRAME_PIXELS, Index, VideoError, unreadable, v
 Path = str | os.PathLike[str]
 Keep = Callable[[np.ndarray], np.ndarray]
 
-# Share of the frames between the first and the last one shown that may be lost or damaged; the shown ones never are.
+# Share of the frames decoded to reach the shown ones that may be lost or damaged; the shown ones never are.
 # Recordings with one glitch are common and look right, while a hole of zeros costs a whole group of pictures.
 MAX_DAMAGED = 0.01
 CLOCK_TOLERANCE = 1e-3  # seconds
+# Containers in which FFmpeg takes the time that is sought for a presentation time; by decoding time it would land one
+# keyframe early.
+SOUGHT_BY_PTS = ("mp4", "matroska")
+WORTH_A_SEEK = 16  # frames; fewer than that are decoded faster than jumped over
 
 
 def pictures(name: str, path: Path, index: Index, numbers: Sequence[int], keep: Keep) -> dict[int, np.ndarray]:
@@ -64,15 +71,13 @@ def _package(name: str) -> ModuleType:
 
 
 def _pyav(path: Path, index: Index, numbers: Sequence[int], keep: Keep) -> dict[int, np.ndarray]:
-    before = [(pts, dts) for pts, dts in index.keyframes if pts <= index.pts[numbers[0]]]
     try:
-        if len(before) > 1:
-            kept, damage = _pass_over(path, index, numbers, keep, before[-1])
-            # Containers differ in whether they seek by decoding or by presentation time, and not every point that is
-            # marked as a keyframe can be started from; from the start nothing can be overshot.
-            if damage is None:
-                return kept
-        kept, damage = _pass_over(path, index, numbers, keep, None)
+        runs = _runs(index, numbers)
+        kept, damage = _decode(path, index, runs, keep)
+        # Containers differ in whether they seek by decoding or by presentation time, and not every point that is marked
+        # as a keyframe can be started from; from the start nothing can be overshot.
+        if damage is not None and runs != [(None, numbers)]:
+            kept, damage = _decode(path, index, [(None, numbers)], keep)
     except (av.error.FFmpegError, OSError) as error:
         raise unreadable(path, error) from error
     if damage is not None:
@@ -80,29 +85,63 @@ def _pyav(path: Path, index: Index, numbers: Sequence[int], keep: Keep) -> dict[
     return kept
 
 
-def _pass_over(
-    path: Path, index: Index, numbers: Sequence[int], keep: Keep, origin: tuple[int, int] | None
+def _runs(index: Index, numbers: Sequence[int]) -> list[tuple[tuple[int, int] | None, Sequence[int]]]:
+    """The numbers, cut where a seek is worth it, each part with its keyframe (pts, dts) to seek to; None: the start."""
+    shown = [pts for pts, _ in index.keyframes]
+    starts = [bisect_right(shown, index.pts[number]) - 1 for number in numbers]  # the keyframe at or before each
+    cuts = [0]
+    for place in range(1, len(numbers)):
+        skipped = bisect_left(index.pts, shown[starts[place]]) - numbers[place - 1]
+        if starts[place] > starts[place - 1] and skipped > WORTH_A_SEEK:
+            cuts.append(place)
+    return [
+        (index.keyframes[starts[cut]] if starts[cut] > 0 else None, numbers[cut:end])
+        for cut, end in zip(cuts, [*cuts[1:], len(numbers)], strict=True)
+    ]
+
+
+def _decode(
+    path: Path, index: Index, runs: Sequence[tuple[tuple[int, int] | None, Sequence[int]]], keep: Keep
 ) -> tuple[dict[int, np.ndarray], str | None]:
-    """The kept frames, and what is damaged; decodes from the keyframe `origin` (pts, dts) to the last number."""
-    wanted = {index.pts[number]: number for number in numbers}
-    first = index.pts[0] if origin is None else origin[0]
-    expected = {pts for pts in index.pts if first <= pts <= index.pts[numbers[-1]]}
-    whole: set[int] = set()
+    """The kept frames of all runs, and what is damaged in the first run that is."""
     kept: dict[int, np.ndarray] = {}
     with av.open(os.fspath(path)) as container:
         stream = video_stream(path, container)
         stream.thread_type = "AUTO"
         # The frames of a stream may be larger than its header says.
         stream.codec_context.options = {"max_pixels": str(MAX_FRAME_PIXELS)}
-        if origin is not None:
-            container.seek(origin[1], backward=True, stream=stream)
-        for frame in container.decode(stream):
-            if frame.pts in expected and not frame.is_corrupt:
-                whole.add(frame.pts)
-                if frame.pts in wanted and wanted[frame.pts] not in kept:
-                    kept[wanted[frame.pts]] = keep(_upright(frame))
-            if frame.pts is not None and frame.pts >= index.pts[numbers[-1]]:
-                break
+        for origin, numbers in runs:
+            some, damage = _pass_over(container, stream, index, numbers, keep, origin)
+            kept |= some
+            if damage is not None:
+                return kept, damage
+    return kept, None
+
+
+def _pass_over(
+    container: InputContainer,
+    stream: VideoStream,
+    index: Index,
+    numbers: Sequence[int],
+    keep: Keep,
+    origin: tuple[int, int] | None,
+) -> tuple[dict[int, np.ndarray], str | None]:
+    """The kept frames, and what is damaged; decodes from the keyframe `origin` (pts, dts) to the last number."""
+    wanted = {index.pts[number]: number for number in numbers}
+    first = 0 if origin is None else bisect_left(index.pts, origin[0])
+    expected = set(index.pts[first : numbers[-1] + 1])
+    whole: set[int] = set()
+    kept: dict[int, np.ndarray] = {}
+    if origin is not None:
+        by_pts = any(name in index.container for name in SOUGHT_BY_PTS)
+        container.seek(origin[0] if by_pts else origin[1], backward=True, stream=stream)
+    for frame in container.decode(stream):
+        if frame.pts in expected and not frame.is_corrupt:
+            whole.add(frame.pts)
+            if frame.pts in wanted and wanted[frame.pts] not in kept:
+                kept[wanted[frame.pts]] = keep(_upright(frame))
+        if frame.pts is not None and frame.pts >= index.pts[numbers[-1]]:
+            break
     lost = [number for number in numbers if number not in kept]
     if lost:
         return kept, f"the frame at {index.times[lost[0]]:.3f} s cannot be decoded; the file is damaged"

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from rlvtg.recipe import Recipe
 from rlvtg.video.decode import Clip
 
 # Raised whenever the frames that the same settings give change.
@@ -26,6 +27,13 @@ _CHUNK = 1 << 20
 def default_folder() -> Path:
     """Where clips are kept unless a recipe says otherwise: rlvtg/clips in the user's cache folder."""
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "rlvtg" / "clips"
+
+
+def clip_store(recipe: Recipe) -> "ClipStore | None":
+    """Where the clips of a recipe's runs are kept on disk; None if they are not to be."""
+    if not recipe.cache_gb:
+        return None
+    return ClipStore(recipe.cache_dir or default_folder(), int(recipe.cache_gb * 2**30))
 
 
 class ClipStore:
