@@ -11,7 +11,7 @@ from rlvtg.evaluation.predict import predict
 from rlvtg.model.family import family
 from rlvtg.model.features import FeatureCache, content_digests
 from rlvtg.model.inputs import Encoder, batch
-from rlvtg.model.load import freeze, load_model
+from rlvtg.model.load import freeze, load_config, load_model
 from rlvtg.model.vision import share_vision
 from rlvtg.recipe import GrpoStage, Lora, Recipe, RecipeError, RewardSpec, SftStage
 from rlvtg.reward import bind
@@ -37,8 +37,12 @@ def saved(tmp_path_factory):
 
 
 def an_encoder(saved, features=None, **settings):
-    config = load_model(saved[0] / "model").config
-    return Encoder(saved[1], family(config), video_settings(**({"fps": 1.0} | settings)), features=features)
+    return Encoder(
+        saved[1],
+        family(load_config(saved[0] / "model")),
+        video_settings(**({"fps": 1.0} | settings)),
+        features=features,
+    )
 
 
 def a_model(saved, frozen=("visual",), cache=None):
@@ -255,7 +259,7 @@ def a_grpo_trainer(saved, tmp_path, features, **changes):
         kind="grpo", data="rl", learning_rate=1e-3, lr_scheduler_type="constant", per_device_train_batch_size=2 * G,
         num_train_epochs=2, rewards={str(tmp_path / "mine.py:even_length"): RewardSpec()}, num_generations=G, beta=0.1,
         loss_type="grpo", scale_rewards="group", epsilon=0.2, num_iterations=2, temperature=1.0,
-        max_completion_length=8, freeze=["visual"],
+        max_completion_length=4, freeze=["visual"],
     )  # fmt: skip
     for name, value in changes.items():
         setattr(stage, name, value)
