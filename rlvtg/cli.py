@@ -102,12 +102,15 @@ def _eval(verbs: Any) -> None:
                     parser.error(f"--{name} goes with --predictions; for models it is a word such as protocol=timelens")
             from rlvtg.evaluation.jobs import jobs
 
+            if arguments.zoom is not None:
+                words = [*words, f"evaluation.zoom={arguments.zoom}"]
             asked = jobs(words)  # what is wrong with the words is said before torch loads
             from rlvtg.evaluation.checkpoints import evaluate_all
 
             return evaluate_all(asked)
-        if words:
-            parser.error(f"unrecognized arguments: {' '.join(words)}; --predictions takes options only")
+        if words or arguments.zoom is not None:
+            got = " ".join(words) if words else "--zoom"
+            parser.error(f"unrecognized arguments: {got}; --predictions takes options about the file only")
         from rlvtg.evaluation.predictions import write_metrics
         from rlvtg.evaluation.report import table
         from rlvtg.evaluation.rescore import rescore
@@ -126,7 +129,8 @@ def _eval(verbs: Any) -> None:
 
     parser = verbs.add_parser(
         "eval",
-        usage="rlvtg eval recipe=NAME [model=PATH,...] [data=KEY,...] [protocol=NAME] [output=DIR] [key=value ...]\n"
+        usage="rlvtg eval recipe=NAME [model=PATH,...] [data=KEY,...] [protocol=NAME] [output=DIR] [key=value ...] "
+        "[--zoom N]\n"
         "       rlvtg eval --predictions FILE [--protocol NAME,...|all] [--grammar NAME] "
         "[--annotations FILE [--reader NAME]] [--output FILE]",
         help="measure checkpoints on test sets, or score a file of predictions",
@@ -135,6 +139,7 @@ def _eval(verbs: Any) -> None:
         "each, and one table of all, below output; a killed evaluation goes on where it stopped. With --predictions: "
         "scores JSON lines with an id and a completion or predicted spans, ours or another system's.",
     )
+    parser.add_argument("--zoom", type=_count, metavar="N", help="ask N times, each about the part found before (1)")
     parser.add_argument("--predictions", metavar="FILE", help="score these instead of asking a model")
     parser.add_argument("--protocol", metavar="NAME,...", help="by whose published rules, or all (rlvtg)")
     parser.add_argument("--grammar", metavar="NAME", help="reads completions where the protocol has no grammar")

@@ -278,10 +278,19 @@ def test_exported_models_get_the_numbers_that_the_run_wrote_and_one_table_of_all
 
 
 @pytest.mark.slow
+def test_an_evaluation_looks_again_when_asked(time_r1: Done) -> None:
+    words = ["model=runs/time_r1/rl/merged", "data=test", "output=zoomed", "--zoom", "2"]
+    rlvtg(time_r1.place, "eval", "recipe=runs/time_r1/recipe.yaml", *words)
+    place = time_r1.place / "zoomed/runs--time_r1--rl--merged/test"
+    assert json.loads((place / "metrics.json").read_text())["protocol"]["zoom"]["passes"] == 2
+    assert all(one["passes"] for one in map(json.loads, (place / "predictions.jsonl").read_text().splitlines()))
+
+
+@pytest.mark.slow
 def test_an_evaluation_that_is_killed_goes_on_and_writes_the_same_predictions(tiny: Done) -> None:
     words = ["recipe=runs/tiny/recipe.yaml", "model=runs/tiny/rl/merged", "data=cold_start"]
     words += ["evaluation.batch_size=1", "evaluation.max_new_tokens=100", "tiny.folder=data/small"]
-    rlvtg(tiny.place, "eval", *words, "output=whole")
+    rlvtg(tiny.place, "eval", *words, "output=whole", "--zoom", "1")  # once: about the whole video, as without
     command = [sys.executable, "-m", "rlvtg.cli", "eval", *words, "output=killed"]
     killed, whole = (tiny.place / name / "runs--tiny--rl--merged/cold_start" for name in ("killed", "whole"))
     child = subprocess.Popen(command, cwd=tiny.place, env=environment(tiny.place), stderr=subprocess.DEVNULL)
