@@ -70,6 +70,7 @@ def followed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
+@pytest.mark.slow
 def test_what_the_page_prints_is_what_its_commands_print(followed: Path) -> None:
     assert (followed / "tried.jsonl").read_text().count('"coverage": ') == 4
     assert (followed / "coverage.png").read_bytes().startswith(b"\x89PNG")
@@ -81,6 +82,7 @@ def test_the_page_about_data_prints_what_its_commands_print(tmp_path: Path) -> N
     assert (tmp_path / "train.jsonl").read_text().count("\n") == 4
 
 
+@pytest.mark.slow
 def test_the_recipe_of_the_page_loads_and_binds(followed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(followed)
     stage = (recipe := load(["recipe=mine"])).stages["rl"]

@@ -154,6 +154,7 @@ def every_other_position(ids, *_):
     return 2 * torch.arange(len(ids)).expand(3, -1), 2 * len(ids)
 
 
+@pytest.mark.slow
 def test_a_run_refuses_to_train_where_time_is_broken(tmp_path, demo, monkeypatch, capsys):
     from rlvtg.train import main
 
@@ -164,6 +165,7 @@ def test_a_run_refuses_to_train_where_time_is_broken(tmp_path, demo, monkeypatch
     assert not list(tmp_path.rglob("checkpoint-*"))
 
 
+@pytest.mark.slow
 def test_the_command_shows_machine_paths_and_rates_and_fails_where_time_is_broken(demo, monkeypatch, capsys):
     from rlvtg.cli import main
 

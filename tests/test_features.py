@@ -274,6 +274,7 @@ def patches(saved, count):
     return sum(len(encoder(row(video)).video.pixel_values) for video in saved[2][:count])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "changes"),
     [

@@ -236,6 +236,7 @@ def test_no_pad_is_sampled_while_training(saved, tmp_path, monkeypatch):
     assert not forbidden & set(trainer._buffered_inputs[0]["completion_ids"].flatten().tolist())
 
 
+@pytest.mark.slow
 def test_a_run_with_a_shared_prompt_learns_the_same_weights_as_one_without(saved, tmp_path, monkeypatch):
     learned = []
     for share_prefix in (True, False):

@@ -515,6 +515,7 @@ def test_literal_braces_in_a_prompt_are_doubled(here: Path) -> None:
 # Dumping
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(text=st.text(st.characters(codec="utf-8", exclude_categories=["Cs"])) | st.text(alphabet="\\${}ab'\": \n"))
 def test_any_text_survives_dump_and_load(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:

@@ -61,6 +61,7 @@ def numbers(trainer):
     return [{key: entry[key] for key in kept if key in entry} for entry in log]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "changes"),
     [

@@ -5,6 +5,8 @@ import sys
 from functools import cache
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parent.parent
 MISSING = "operator torchvision::nms does not exist"
 
@@ -39,6 +41,7 @@ def test_import_rlvtg_loads_neither_torch_nor_torchvision() -> None:
     assert stdout_of("import sys, rlvtg; print(sorted({'torch', 'torchvision'} & set(sys.modules)))") == "[]"
 
 
+@pytest.mark.slow
 def test_the_video_processor_imports_and_resizes_after_rlvtg() -> None:
     code = """
 import rlvtg, torchvision, transformers.models.qwen2_vl.video_processing_qwen2_vl as processing, torch
@@ -48,12 +51,14 @@ print(tuple(processing.tvF.resize(torch.zeros(1, 3, 56, 84), [28, 28]).shape))
     assert stdout_of(code) == "(1, 3, 28, 28)"
 
 
+@pytest.mark.slow
 def test_operators_that_torchvision_declares_itself_are_left_alone() -> None:
     use = "import rlvtg, torchvision, torch\nnms = torch.ops.torchvision.nms\n"
     use += "print(nms(torch.tensor([[0.0, 0.0, 1.0, 1.0]]), torch.ones(1), 0.5).tolist())"
     assert stdout_of(OWN_OPERATORS + use if needs_the_hook() else use) == "[0]"
 
 
+@pytest.mark.slow
 def test_only_a_cpu_only_torch_gets_the_declarations() -> None:
     code = """
 import rlvtg, torch
