@@ -27,6 +27,7 @@ from rlvtg.model import tiny as tiny_model
 from rlvtg.model.family import Family, family
 from rlvtg.model.inputs import Encoder, Inputs, batch
 from rlvtg.model.load import load_config, load_model, load_processor
+from rlvtg.model.prefix_attention import obstacle
 from rlvtg.recipe import Recipe, RecipeError, is_made
 from rlvtg.rollout.hf import rollout
 from rlvtg.training.prefix import packed, unpacked
@@ -407,47 +408,45 @@ def _processor(model: PreTrainedModel, encoder: Encoder, truths: Sequence[_Truth
 
 def _policy(model: PreTrainedModel, encoder: Encoder, truths: Sequence[_Truth]) -> tuple[float | None, str | None]:
     """The plain update: padded rows, each with its completion."""
-    call = _call(model, encoder, truths, batch)
-    return _teacher_forced(model, call, truths)
-
-
-def _call(
-    model: PreTrainedModel, encoder: Encoder, truths: Sequence[_Truth], made: Callable[..., dict[str, Any]]
-) -> dict[str, Any]:
-    length = max(len(truth.target) for truth in truths)
     pad = encoder.processor.tokenizer.pad_token_id
-    ids = torch.full((len(truths), length), pad)
+    ids, mask = _targets(model, truths, pad)
+    return _teacher_forced(model, batch([truth.prompt for truth in truths], ids, mask, pad_token_id=pad), truths)
+
+
+def _targets(model: PreTrainedModel, truths: Sequence[_Truth], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The targets (B, C), padded, and where they have tokens."""
+    ids = torch.full((len(truths), max(len(truth.target) for truth in truths)), pad)
     mask = torch.zeros_like(ids)
     for index, truth in enumerate(truths):
         ids[index, : len(truth.target)] = truth.target
         mask[index, : len(truth.target)] = 1
-    return made([truth.prompt for truth in truths], ids.to(model.device), mask.to(model.device), pad_token_id=pad)
+    return ids.to(model.device), mask.to(model.device)
 
 
 def _shared_prefix(
     model: PreTrainedModel, encoder: Encoder, truths: Sequence[_Truth]
 ) -> tuple[float | None, str | None]:
     """The update in which a prompt is run once for its group: two completions behind each prompt."""
-    if model.config._attn_implementation not in ("sdpa", "eager"):
-        return None, None  # such a recipe runs the plain update
+    if obstacle(model) is not None:
+        return None, None  # such a model runs the plain update
     twice = [truth for truth in truths for _ in range(2)]
-    call = _call(model, encoder, twice, packed)
-    labels = call.pop("shift_labels")
+    ids, mask = _targets(model, twice, encoder.processor.tokenizer.pad_token_id)
+    call, places = packed([truth.prompt for truth in twice], ids, mask, video_token_id=encoder.family.video_token_id)
+    labels, plan = call.pop("shift_labels"), call["prefix_plan"]
     with _seen(model) as calls:
         logits = model(**call).logits
-    found = unpacked(_log_probs(logits, labels.clamp_min(0)), torch.stack([truth.target for truth in twice]))
+    found = unpacked(_log_probs(logits, labels.clamp_min(0)), places.cpu())
     if len(calls) != 1 or found is None:
         return None, f"the language model was called {len(calls)} times, want once"
     difference = 0.0
-    for index, truth in enumerate(truths):
-        count, length = len(truth.prompt.input_ids) - 1, len(truth.target)
-        branch = torch.cat([truth.positions[:, -1:], _follow(truth, length - 1)], dim=1)
-        seen = calls[0][:, index, -2 * length - count :]
-        fault = _position_fault(seen, truth.positions[:, :-1], torch.cat([branch, branch], dim=1))
+    for row, truth in enumerate(twice):
+        count = len(truth.target)
+        branch = plan.offsets.index(int(places[row, 0]))
+        seen = calls[0][:, 0, plan.seen(branch)]
+        fault = _position_fault(seen, truth.positions, _follow(truth, count - 1))
         if fault:
             return None, fault
-        for row in (2 * index, 2 * index + 1):
-            difference = max(difference, float((found[row] - truth.log_probs).abs().max()))
+        difference = max(difference, float((found[row, :count] - truth.log_probs).abs().max()))
     return difference, None
 
 

@@ -176,6 +176,9 @@ class GrpoStage(Stage):
     importance_sampling_level: str = "token"  # token | sequence
     snap_spans: bool = False  # widen true spans to the nearest times that the model is shown before it is rewarded
     share_prefix: bool = True  # run a prompt once for its whole group in the update; the numbers are the same
+    # With share_prefix: a micro-batch of more tokens than this runs its completions in several calls, each with their
+    # prompts, and learns the same; null = always one call. Saves memory together with gradient_checkpointing.
+    max_tokens_per_forward: int | None = None
 
 
 @dataclass
@@ -561,7 +564,7 @@ _RANGES: tuple[tuple[str, str, Callable[[float], bool]], ...] = (
     ("limit min_frames max_frames min_pixels max_pixels total_pixels", "1 or more", lambda x: x >= 1),
     ("r lora_alpha sft rl validation test batch_size max_new_tokens", "1 or more", lambda x: x >= 1),
     ("per_device_train_batch_size gradient_accumulation_steps", "1 or more", lambda x: x >= 1),
-    ("num_iterations steps_per_generation max_completion_length", "1 or more", lambda x: x >= 1),
+    ("num_iterations steps_per_generation max_completion_length max_tokens_per_forward", "1 or more", lambda x: x >= 1),
     ("logging_steps save_steps save_total_limit", "1 or more", lambda x: x >= 1),
     ("num_generations", "2 or more, since a group's completions are compared", lambda x: x >= 2),
     ("max_steps", "1 or more, or -1 for off", lambda x: x >= 1 or x == -1),
@@ -731,12 +734,15 @@ def _check_tower(path: str, stage: Stage) -> None:
 
 def _check_grpo(path: str, stage: GrpoStage, recipe: Recipe, world_size: int) -> None:
     source = recipe.data[stage.data]
-    if stage.share_prefix and recipe.attn_implementation not in ("sdpa", "eager"):
+    if stage.share_prefix and recipe.attn_implementation != "sdpa":
         raise RecipeError(f"{path}.share_prefix: got true with attn_implementation {recipe.attn_implementation}, "
-                          "want sdpa or eager, or share_prefix false")  # fmt: skip
+                          "want sdpa, or share_prefix false")  # fmt: skip
     if stage.share_prefix and stage.lora is not None and stage.lora.lora_dropout:
         raise RecipeError(f"{path}.share_prefix: got true with lora_dropout {stage.lora.lora_dropout:g}, "
                           "want lora_dropout 0, or share_prefix false")  # fmt: skip
+    if stage.max_tokens_per_forward is not None and not stage.share_prefix:
+        raise RecipeError(f"{path}.max_tokens_per_forward: got {stage.max_tokens_per_forward} with share_prefix false, "
+                          "want null, or share_prefix true")  # fmt: skip
     _check_choice(f"{path}.loss_type", stage.loss_type, LOSS_TYPES)
     _check_choice(f"{path}.scale_rewards", stage.scale_rewards, SCALE_REWARDS)
     _check_choice(f"{path}.importance_sampling_level", stage.importance_sampling_level, IMPORTANCE_SAMPLING_LEVELS)

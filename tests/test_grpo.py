@@ -14,6 +14,7 @@ from rlvtg.model.load import load_model
 from rlvtg.recipe import GrpoStage, Lora, Recipe, RewardSpec
 from rlvtg.reward import bind
 from rlvtg.training.grpo import grpo_trainer, whole_groups
+from rlvtg.training.prefix import packed
 from rlvtg.tryout import score, summary
 from tests.local_judge import by_words, serving
 from tests.tiny_qwen import model_and_processor, plain_log_probabilities, row, video_settings, write_video
@@ -143,7 +144,10 @@ def test_every_pass_encodes_each_video_once_and_not_once_per_completion(saved, t
     prompts = {id(prompt): prompt for prompt in trainer._buffered_inputs[0]["prompts"]}.values()
     once = sum(len(video.pixel_values) for video in {id(prompt.video): prompt.video for prompt in prompts}.values())
     assert len(prompts) == 2
-    assert passes["policy"] == [once] * 3  # rollout, old log-probabilities, policy
+    # the check of a run's first group, with its prompt shared and then row by row
+    check = passes["policy"][2 : 3 + G] if share_prefix else []
+    assert check in [[len(prompt.video.pixel_values)] * len(check) for prompt in prompts]
+    assert passes["policy"] == [once, once, *check, once]  # rollout, old log-probabilities, policy
     assert passes["reference"] == [once]
     assert trainer.encoder.clips.decodes == len({row["video"] for row in trainer._rows})
 
@@ -237,17 +241,53 @@ def test_no_pad_is_sampled_while_training(saved, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_run_with_a_shared_prompt_learns_the_same_weights_as_one_without(saved, tmp_path, monkeypatch):
-    learned = []
-    for share_prefix in (True, False):
+@pytest.mark.parametrize("queries_of_one_video", [False, True])
+def test_a_run_with_shared_prompts_in_any_number_of_calls_learns_what_one_without_does(
+    saved, tmp_path, monkeypatch, queries_of_one_video
+):
+    rows = [row(saved[2][0], query) for query in ("red", "a blue circle", "yellow")] if queries_of_one_video else None
+    learned, tokens = [], []
+    for changes in ({"share_prefix": False}, {}, {"max_tokens_per_forward": 40}):
         torch.manual_seed(0)
         trainer = a_trainer(
-            saved, tmp_path, monkeypatch, beta=0.1, num_iterations=2, share_prefix=share_prefix, learning_rate=1e-4
+            saved, tmp_path, monkeypatch, rows=rows, beta=0.1, num_iterations=2, learning_rate=1e-4, **changes
+        )
+        calls = []
+        trainer.model.model.language_model.register_forward_pre_hook(
+            lambda _, args, kwargs, calls=calls: calls.append(kwargs["inputs_embeds"][..., 0].numel()), with_kwargs=True
         )
         trainer.train()
         learned.append(weights(trainer))
-    for name, value in learned[0].items():
-        assert (value - learned[1][name]).abs().max() < 1e-5, name
+        tokens.append(calls[-1])
+        for name, value in learned[-1].items():
+            assert (value - learned[0][name]).abs().max() < 1e-5, name
+    assert tokens[0] > tokens[1] > 40 >= tokens[2]
+
+
+def test_a_run_logs_how_exact_its_shared_prompts_are_and_stops_where_they_are_not(saved, tmp_path, monkeypatch):
+    trainer = a_trainer(saved, tmp_path, monkeypatch, lora=Lora(r=4), gradient_checkpointing=True)
+    trainer.train()
+    first, second = [entry for entry in trainer.state.log_history if "loss" in entry]
+    assert 0 < first["shared_prefix/difference"] < 1e-5
+    assert "shared_prefix/difference" not in second
+    assert trainer.share_prefix
+
+    def misplaced(*args, **kwargs):
+        call, places = packed(*args, **kwargs)
+        return call | {"position_ids": call["position_ids"].flip(2)}, places
+
+    monkeypatch.setattr("rlvtg.training.grpo.packed", misplaced)
+    broken = a_trainer(saved, tmp_path, monkeypatch)
+    before = weights(broken)
+    with pytest.raises(RuntimeError, match="set share_prefix to false"):
+        broken.train()
+    assert changed(broken, before) == set()
+
+
+def test_a_model_that_cannot_share_prompts_is_refused_unless_it_need_not(saved, tmp_path, monkeypatch):
+    with pytest.raises(ValueError, match="dropout 0.1"):
+        a_trainer(saved, tmp_path, monkeypatch, lora=Lora(r=4, lora_dropout=0.1))
+    a_trainer(saved, tmp_path, monkeypatch, lora=Lora(r=4, lora_dropout=0.1), share_prefix=False)
 
 
 def test_snapped_spans_are_what_is_rewarded_and_logged(saved, tmp_path, monkeypatch):

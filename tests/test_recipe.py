@@ -417,6 +417,15 @@ def test_a_cycle_through_two_files_is_named(here: Path) -> None:
         ("stages.rl.num_generations=1", "stages.rl.num_generations: got 1, allowed: 2 or more"),
         ("stages.rl.num_iterations=0", "stages.rl.num_iterations: got 0, allowed: 1 or more"),
         ("stages.rl.steps_per_generation=0", "stages.rl.steps_per_generation: got 0, allowed: 1 or more"),
+        ("stages.rl.max_tokens_per_forward=0", "stages.rl.max_tokens_per_forward: got 0, allowed: 1 or more"),
+        (
+            "stages.rl={share_prefix: false, max_tokens_per_forward: 9}",
+            "stages.rl.max_tokens_per_forward: got 9 with share_prefix false, want null, or share_prefix true",
+        ),
+        (
+            "attn_implementation=eager",
+            "stages.rl.share_prefix: got true with attn_implementation eager, want sdpa, or ",
+        ),
         ("stages.rl.loss_type=dapa", "stages.rl.loss_type: got 'dapa', nearest: dapo (allowed: grpo, bnpo, "),
         ("stages.rl.scale_rewards=std", "stages.rl.scale_rewards: got 'std', allowed: group, batch, none"),
         ("stages.rl.importance_sampling_level=word", "stages.rl.importance_sampling_level: got 'word', allowed: "),

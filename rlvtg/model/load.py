@@ -18,6 +18,7 @@ from transformers import (
 
 from rlvtg.model.family import family
 from rlvtg.model.pads import forbid_vision_tokens
+from rlvtg.model.prefix_attention import share_prefix
 from rlvtg.model.vision import share_vision
 from rlvtg.recipe import RecipeError
 
@@ -80,9 +81,13 @@ def plain_model(path: str) -> str:
 
 
 def prepare(model: PreTrainedModel) -> None:
-    """Share vision features between rows and forbid vision tokens; safe to repeat. See `vision.py` and `pads.py`."""
+    """Share vision features and prefixes between rows and forbid vision tokens; safe to repeat.
+
+    See `vision.py`, `prefix_attention.py` and `pads.py`.
+    """
     family(model.config)
     share_vision(model)
+    share_prefix(model)
     forbid_vision_tokens(model)
 
 

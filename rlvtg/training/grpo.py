@@ -13,17 +13,24 @@ import torch
 from datasets import Dataset
 from transformers import PreTrainedModel
 from trl import GRPOConfig, GRPOTrainer
+from trl.models.utils import disable_gradient_checkpointing
 
 from rlvtg.model.inputs import Encoder, Inputs, batch
 from rlvtg.model.load import prepare
+from rlvtg.model.prefix_attention import obstacle
 from rlvtg.recipe import GrpoStage, Recipe
 from rlvtg.reward import NOT_PASSED, Reward
 from rlvtg.rollout.hf import rollout
 from rlvtg.text.grammar import grammar
 from rlvtg.text.span import snapped
-from rlvtg.training.prefix import packed, unpacked
+from rlvtg.training.prefix import at_least, packed, slices, unpacked
 from rlvtg.training.resume import ResumingTrainer
 from rlvtg.training.setup import generating, keep_features, lora_config, trainable_model, training_arguments
+
+TOLERANCE = 1e-4
+"""Of log-probabilities in float32, with a shared prompt and without."""
+COARSE_TOLERANCE = 0.3
+"""The same in bfloat16 or float16, whose rounding depends on how rows are batched."""
 
 
 class VideoGRPOTrainer(ResumingTrainer, GRPOTrainer):
@@ -34,7 +41,9 @@ class VideoGRPOTrainer(ResumingTrainer, GRPOTrainer):
         grammar_name: how spans are read from completions for the log.
         snap_spans: reward against true spans that are widened to the times of the video's temporal patches.
         share_prefix: run a prompt once for its group in every log-probability pass (`rlvtg.training.prefix`), which
-            needs sdpa or eager attention and no dropout; otherwise once for every completion. The numbers are the same.
+            needs sdpa attention and no dropout; otherwise once for every completion. The numbers are the same, which
+            is checked on the first group of a run and logged as `shared_prefix/difference`.
+        max_tokens_per_forward: a micro-batch of more tokens, with its prompts shared, is run in several calls.
         model, reward_funcs, args, train_dataset, kwargs: as for `GRPOTrainer`. `args.per_device_train_batch_size` is a
             multiple of `args.num_generations`: a group is kept whole.
     """
@@ -52,6 +61,7 @@ class VideoGRPOTrainer(ResumingTrainer, GRPOTrainer):
         grammar_name: str,
         snap_spans: bool = False,
         share_prefix: bool = True,
+        max_tokens_per_forward: int | None = None,
         **kwargs: Any,
     ) -> None:
         if args.per_device_train_batch_size % args.num_generations:
@@ -61,6 +71,8 @@ class VideoGRPOTrainer(ResumingTrainer, GRPOTrainer):
             )
         self.encoder = encoder
         self.share_prefix = share_prefix
+        self.max_tokens_per_forward = max_tokens_per_forward
+        self._must_check = share_prefix
         self.snap_spans = snap_spans
         self._grammar = grammar(grammar_name)
         self._rows: Sequence[Mapping[str, Any]] = []  # rows of the generation batch that is being made
@@ -79,6 +91,9 @@ class VideoGRPOTrainer(ResumingTrainer, GRPOTrainer):
             )
         if self.ref_model is not None:
             prepare(self.accelerator.unwrap_model(self.ref_model))
+        for held in (self.model, self.ref_model) if share_prefix else ():
+            if held is not None and (reason := obstacle(held)):
+                raise ValueError(f"the model cannot share a prompt: {reason}, or share_prefix false")
 
     def _rollout(self, prompts: list[Any], trainer: GRPOTrainer) -> dict[str, Any]:
         """TRL's rollout hook: each prompt comes G times in a row; it is encoded, prefilled and then sampled G times."""
@@ -105,6 +120,9 @@ class VideoGRPOTrainer(ResumingTrainer, GRPOTrainer):
         output = super()._generate_and_score_completions(inputs)
         # a list with one entry per row goes through TRL's shuffling and splitting unharmed; flat pixels would not
         output["prompts"] = self._prompts
+        if self._must_check and self.model.training:
+            self._check_shared_prompt(output)
+            self._must_check = False
         # the log holds prompts as they are read; wandb's tables refuse TRL's, where a video is a part without text
         logged = self._logs["prompt"]
         for index, messages in enumerate(logged):
@@ -162,17 +180,69 @@ class VideoGRPOTrainer(ResumingTrainer, GRPOTrainer):
             given = ids[:, :width][mask[:, :width].bool()].tolist()
             if given != [token for row in rows for token in row.input_ids.tolist()]:
                 raise RuntimeError("the prompts of a log-probability pass are not those of the rollout")
-            if not self.share_prefix:
-                ours = batch(rows, completions, completion_mask, pad_token_id=pad_token_id, prompt_length=width)
-                return model(**(call | ours))
-            made = model(**packed(rows, completions, completion_mask, pad_token_id=pad_token_id), fused_lm_head=True)
-            made.log_probs = unpacked(made.log_probs, completions)
-            made.entropy = unpacked(made.entropy, completions)
-            return made
+            if self.share_prefix:
+                return self._with_shared_prompts(model, rows, completions, completion_mask)
+            ours = batch(rows, completions, completion_mask, pad_token_id=pad_token_id, prompt_length=width)
+            return model(**(call | ours))
 
         return super()._get_per_token_logps_and_entropies(
             with_video, input_ids, attention_mask, logits_to_keep, *args, **kwargs
         )
+
+    def _with_shared_prompts(
+        self, model: Any, rows: Sequence[Inputs], completions: torch.Tensor, completion_mask: torch.Tensor
+    ) -> Any:
+        """The model's output with log-probabilities and entropies (B, C), from one call or, over budget, several."""
+        video_token_id = self.encoder.family.video_token_id
+        dealt = [list(range(len(rows)))]
+        if self.max_tokens_per_forward is not None:
+            dealt = slices(rows, completion_mask, self.max_tokens_per_forward, video_token_id=video_token_id)
+            # DDP and ZeRO-3 want as many calls from every process
+            most = self.accelerator.gather(torch.tensor([len(dealt)], device=completions.device)).max()
+            dealt = at_least(dealt, int(most))
+        log_probs, entropies = [], []
+        for part in dealt:
+            call, places = packed(
+                [rows[row] for row in part], completions[part], completion_mask[part], video_token_id=video_token_id
+            )
+            made = model(**call, fused_lm_head=True)
+            log_probs.append(unpacked(made.log_probs, places))
+            entropies.append(unpacked(made.entropy, places))
+        order = torch.tensor([row for part in dealt for row in part], device=completions.device).argsort()
+        made.log_probs = torch.cat(log_probs)[order]
+        made.entropy = None if made.entropy is None else torch.cat(entropies)[order]
+        return made
+
+    def _check_shared_prompt(self, output: dict[str, Any]) -> None:
+        """The first group's log-probabilities with its prompt shared and without, row by row; the difference is logged.
+
+        Raises:
+            RuntimeError: they differ by more than rounding.
+        """
+        first = [prompt is self._prompts[0] for prompt in self._prompts]
+        group = first.index(False) if False in first else len(first)
+        ids = torch.cat([output["prompt_ids"], output["completion_ids"]], dim=1)[:group]
+        # a completion that the loss leaves out is still a completion to compare
+        written = output["completion_ids"][:group] != self.processing_class.tokenizer.pad_token_id
+        alive = written.flip(1).long().cummax(1).values.flip(1)
+        mask = torch.cat([output["prompt_mask"][:group], alive.to(output["prompt_mask"])], dim=1)
+        found = []
+        with torch.no_grad(), disable_gradient_checkpointing(self.model, self.args.gradient_checkpointing_kwargs):
+            for self.share_prefix, rows in ((True, group), (False, 1)):
+                found.append(
+                    self._get_per_token_logps_and_entropies(self.model, ids, mask, alive.shape[1], batch_size=rows)[0]
+                )
+        self.share_prefix = True
+        differences = self.accelerator.gather(((found[0] - found[1]) * alive).abs().max()[None])
+        difference = float(differences.max())
+        self._metrics["train"]["shared_prefix/difference"].append(difference)
+        exact = self.model.dtype == torch.float32 and self.accelerator.mixed_precision == "no"
+        tolerance = TOLERANCE if exact else COARSE_TOLERANCE
+        if not difference <= tolerance:
+            raise RuntimeError(
+                f"log-probabilities with a shared prompt differ by {difference:.2g} from those without, tolerance "
+                f"{tolerance:g}; nothing is trained; set share_prefix to false and report this"
+            )
 
 
 def _readable(content: str | Sequence[Mapping[str, Any]]) -> str:
@@ -257,6 +327,7 @@ def grpo_trainer(
         grammar_name=recipe.grammar,
         snap_spans=stage.snap_spans,
         share_prefix=stage.share_prefix,
+        max_tokens_per_forward=stage.max_tokens_per_forward,
         peft_config=lora_config(stage, model),
     )
     if encoder.features is not None:
