@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from datasets import Dataset
+from torch.utils.data import DataLoader
 from transformers import PreTrainedModel
 from trl import GRPOConfig, GRPOTrainer
 from trl.models.utils import disable_gradient_checkpointing
@@ -98,6 +99,14 @@ class VideoGRPOTrainer(ResumingTrainer, GRPOTrainer):
         for held in (self.model, self.ref_model) if share_prefix else ():
             if held is not None and (reason := obstacle(held)):
                 raise ValueError(f"the model cannot share a prompt: {reason}, or share_prefix false")
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        # rows hold no tensors; looking for some in G copies of each would take longer than encoding the prompts
+        placed, self.accelerator.device_placement = self.accelerator.device_placement, False
+        try:
+            return super().get_train_dataloader()
+        finally:
+            self.accelerator.device_placement = placed
 
     def _get_train_sampler(self, dataset: Dataset | None = None) -> GroupSampler:
         return GroupSampler(
