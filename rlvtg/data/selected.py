@@ -13,7 +13,7 @@ from rlvtg.data.sample import DataError, Sample
 from rlvtg.data.selection import draw_by_duration, fits, gaussian_draw, rollout_weights, spaced, weighted_draw
 from rlvtg.recipe import GrpoStage, Recipe, Selection, needs_difficulty, prompts_per_rollout
 
-Rows = Sequence[Mapping[str, Any]]
+Rows = Sequence[dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Choice:
         said: how it came about, in one line.
     """
 
-    rows: list[Mapping[str, Any]]
+    rows: list[dict[str, Any]]
     reached: list[Reached] | None
     probabilities: list[float] | None
     said: str

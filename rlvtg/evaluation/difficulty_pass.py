@@ -63,7 +63,7 @@ def rows_of_round(
     stage = recipe.stages[name]
     difficulty = stage.difficulty if isinstance(stage, GrpoStage) else None
 
-    def ask(asked: Sequence[Mapping[str, Any]]) -> list[Reached]:
+    def ask(asked: Sequence[dict[str, Any]]) -> list[Reached]:
         if difficulty is None or not isinstance(stage, GrpoStage):
             raise DataError(f"stages.{name}: got rows to be selected by IoUs, want stages.{name}.difficulty")
         if difficulty.file is not None and number == 1:
