@@ -18,8 +18,8 @@ def find(path: str | Path) -> list[Path]:
     """The files of completions that `path` stands for, in order.
 
     A .jsonl or .parquet file is itself. A folder stands for its parquet files, or else for those of its completions/ (a
-    stage of a run, or a round of a stage), or else for those of its one stage (a run) or round (a stage). DataError says
-    what is there instead.
+    stage of a run, or a round of a stage), or else for those of its one stage or round. DataError says what is there
+    instead.
     """
     path = Path(path)
     if path.is_file():

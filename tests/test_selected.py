@@ -158,7 +158,7 @@ def test_each_kind_of_file_is_read_with_its_own_direction(tmp_path: Path) -> Non
         ([{"easier": "lower"}], "rlvtg", 'no line with "easier": "higher"'),
         ([{"easier": "higher"}, {"id": "a", "ious": [1.5]}], "rlvtg", r"line 2: row 'a' has the IoUs \[1.5\]"),
         ([{"easier": "higher"}, {"id": "a", "ious": []}], "rlvtg", r"row 'a' has the IoUs \[\]"),
-        ([{"easier": "higher"}, {"id": "a", "ious": [0]}, {"id": "a", "ious": [0]}], "rlvtg", "line 3: id 'a' comes twice"),
+        ([{"easier": "higher"}, *[{"id": "a", "ious": [0]}] * 2], "rlvtg", "line 3: id 'a' comes twice"),
         ([{"id": "a", "difficulty": 30.0}], "tempsamp_r1", r"row 'a' has the IoUs \[-29.0\].*read as tempsamp_r1"),
         ([{"difficulty": 0.5}], "tempsamp_r1", "field 'id' is missing"),
         ([{"id": "a", "difficulty": None}], "tempsamp_r1", "field 'difficulty': got None, expected a number"),

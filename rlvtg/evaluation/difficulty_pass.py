@@ -104,7 +104,7 @@ def difficulty_pass(
     if bare is not None:
         raise DataError(f"stages.{name}.difficulty: row {bare!r} has no annotated span, so that no answer has an IoU")
     answers = difficulty.num_generations
-    source = made_from(recipe, model, rows, name) | {
+    source = made_from(recipe, model, rows, model.name_or_path) | {
         "data": recipe.data[recipe.stages[name].data].annotations,
         "decoding": "greedy" if answers == 1 else "sampled",
         "num_generations": answers,
