@@ -309,6 +309,7 @@ def grpo_trainer(
     path: str,
     encoder: Encoder,
     folder: str,
+    order: Order | None = None,
 ) -> VideoGRPOTrainer:
     """The trainer of one GRPO stage; nothing is trained yet.
 
@@ -320,7 +321,11 @@ def grpo_trainer(
         path: the model to start from, a folder or a hub id; with `beta` above 0 it is the reference too.
         encoder: the run's encoder.
         folder: where checkpoints, logs and completions go.
+        order: the rows of an epoch; None is all of them, shuffled, with `queries_per_video` about one video together.
     """
+    if order is None:
+        videos = [(row["video"], row["video_start"], row["video_end"]) for row in rows]
+        order = videos_together(videos, stage.queries_per_video)
     arguments = GRPOConfig(
         **training_arguments(recipe, stage, folder),
         num_generations=stage.num_generations,
@@ -352,9 +357,7 @@ def grpo_trainer(
         snap_spans=stage.snap_spans,
         share_prefix=stage.share_prefix,
         max_tokens_per_forward=stage.max_tokens_per_forward,
-        order=videos_together(
-            [(row["video"], row["video_start"], row["video_end"]) for row in rows], stage.queries_per_video
-        ),
+        order=order,
         peft_config=lora_config(stage, model),
     )
     if encoder.features is not None:
