@@ -18,4 +18,12 @@ SETTINGS = {
 for name, value in SETTINGS.items():
     os.environ.setdefault(name, value)
 
+import pytest  # noqa: E402
+
 import rlvtg  # noqa: E402, F401  (before any test imports torchvision: see rlvtg/torchvision_on_cpu.py)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache_home(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Runs that name no folder for their clips do not keep them in that of the user, nor find any there."""
+    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))

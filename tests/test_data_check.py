@@ -182,6 +182,21 @@ def test_what_was_decoded_ahead_is_in_the_cache(recipe: Recipe) -> None:
     assert (cache.decodes, cache.reads) == (0, 1)
 
 
+def test_what_the_cache_holds_is_not_read_when_clips_are_decoded_ahead(recipe: Recipe) -> None:
+    samples = usable_samples(recipe, "own", {}, None, decode=True)
+    store = clip_store(recipe)
+    assert store is not None
+    entries = list(store.folder.rglob("*.npz"))
+    assert len(entries) == 2
+    for entry in entries:
+        entry.write_bytes(b"x")  # whoever reads it decodes it anew
+    assert usable_samples(recipe, "own", {}, None, decode=True) == samples
+    assert [entry.read_bytes() for entry in entries] == [b"x", b"x"]
+    entries[0].unlink()
+    usable_samples(recipe, "own", {}, None, decode=True)
+    assert entries[0].stat().st_size > 1
+
+
 def test_a_duration_that_is_not_annotated_is_the_files(recipe: Recipe) -> None:
     Path("txt").mkdir()
     Path("txt/a.txt").write_text("whole 1.0 3.0##a dog jumps\n")

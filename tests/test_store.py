@@ -57,6 +57,29 @@ def test_a_clip_is_known_by_content_window_and_settings_not_by_path_or_date(tmp_
     assert store.name(video, None, None, fps=2.0) != name
 
 
+def test_a_video_is_read_once_for_the_names_of_all_its_clips_in_all_stores(tmp_path: Path) -> None:
+    video = write_video(tmp_path / "a.mp4", 50)
+    status = os.stat(video)
+    names = [ClipStore(tmp_path, LARGE).name(video, None, None)]
+    video.write_bytes(bytes(status.st_size))
+    os.utime(video, ns=(status.st_atime_ns, status.st_mtime_ns))  # nothing says that it changed
+    names.append(ClipStore(tmp_path / "store", LARGE).name(video, None, None))
+    os.utime(video, ns=(status.st_atime_ns, status.st_mtime_ns + 10))
+    names.append(ClipStore(tmp_path, LARGE).name(video, None, None))
+    assert names[0] == names[1] != names[2]
+
+
+def test_a_clip_that_is_asked_for_is_used(tmp_path: Path) -> None:
+    store = ClipStore(tmp_path, 2 * ENTRY + 2000)
+    assert not store.holds("aa")
+    for number, name in enumerate(["aa", "bb"]):
+        store.write(name, clip(number))
+        os.utime(tmp_path / name / f"{name}.npz", (number, number))
+    assert store.holds("aa")
+    store.write("cc", clip(2))
+    assert [store.holds(name) for name in ("aa", "bb", "cc")] == [True, False, True]
+
+
 def test_the_least_recently_used_clips_leave_when_the_bytes_are_spent(tmp_path: Path) -> None:
     store = ClipStore(tmp_path, 3 * ENTRY + 3000)
     for number, name in enumerate(["aa", "bb", "cc"]):
