@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from string import ascii_lowercase
 from typing import Any
 
 import av
@@ -50,7 +51,8 @@ def save(folder: Path, seconds: Sequence[float], scale: float = SCALE) -> tuple[
     model, processor = model_and_processor(scale)
     model.save_pretrained(folder / "model")
     processor.save_pretrained(folder / "model")
-    videos = [write_video(folder / f"{k}.mp4", seconds=each, seed=k) for k, each in enumerate(seconds)]
+    names = ascii_lowercase[: len(seconds)]
+    videos = [write_video(folder / f"{names[k]}.mp4", seconds=each, seed=k) for k, each in enumerate(seconds)]
     return folder, processor, videos
 
 
