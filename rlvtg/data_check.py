@@ -8,7 +8,7 @@ import functools
 import json
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from rlvtg.video.worker import DecodeWorker, Probe
 
 DURATION = "duration differs"
 PROBES = "videos.jsonl"  # in a run's folder: what every video file says of itself
+Cut = tuple[str, float | None, float | None]  # a file and the window of it that is shown
 
 
 def usable_samples(
@@ -160,30 +161,45 @@ def make_demo(recipe: Recipe) -> None:
 
 
 def decode_all(samples: Sequence[Sample], faults: Sequence[Fault | None], recipe: Recipe, probes: Probes) -> None:
-    """Decode every distinct clip of the samples without a fault, several at once, into the recipe's cache on disk.
+    """Decode every distinct clip of the samples without a fault, as `decoded` does.
 
-    What the cache holds already is left as it is. A video that cannot be decoded is so noted in `probes`.
+    A video that cannot be decoded is so noted in `probes`.
     """
-    windows: dict[str, dict[tuple[float | None, float | None], None]] = {}
-    for sample, fault in zip(samples, faults, strict=True):
-        if fault is None and sample.video in probes:
-            windows.setdefault(sample.video, {})[sample.video_start, sample.video_end] = None
+    there = [
+        cut(sample) for sample, fault in zip(samples, faults, strict=True) if fault is None and sample.video in probes
+    ]
+    for (video, _, _), error in decoded(there, recipe).items():
+        probes[video] = error
+
+
+def cut(sample: Sample) -> Cut:
+    """The part of a file that a sample is about."""
+    return sample.video, sample.video_start, sample.video_end
+
+
+def decoded(cuts: Iterable[Cut], recipe: Recipe) -> dict[Cut, VideoError]:
+    """What is wrong with each distinct clip that cannot be decoded; several videos are decoded at once, into the
+    recipe's cache on disk. What the cache holds already is left as it is."""
+    of_video: dict[str, list[Cut]] = {}
+    for each in dict.fromkeys(cuts):
+        of_video.setdefault(each[0], []).append(each)
     store, factor = clip_store(recipe), pixel_unit(recipe.model)
 
     @functools.cache
     def cache(worker: DecodeWorker) -> ClipCache:
         return ClipCache(recipe.video, 0, factor=factor, store=store, worker=worker)
 
-    def decode(video: str, worker: DecodeWorker) -> VideoError | None:
-        try:
-            for start, end in windows[video]:
-                cache(worker).keep(video, start, end)
-        except VideoError as error:
-            return error
-        return None
+    def decode(video: str, worker: DecodeWorker) -> dict[Cut, VideoError]:
+        errors: dict[Cut, VideoError] = {}
+        for each in of_video[video]:
+            try:
+                cache(worker).keep(*each)
+            except VideoError as error:
+                errors[each] = error
+        return errors
 
-    found = for_each_video(list(windows), decode, "decoding videos")
-    probes.update({video: error for video, error in found.items() if error is not None})
+    found = for_each_video(list(of_video), decode, "decoding videos")
+    return {each: error for errors in found.values() for each, error in errors.items()}
 
 
 def pixel_unit(model: str) -> int:
