@@ -1,4 +1,4 @@
-"""One of two processes that train a step together: `python -m tests.two_processes MODEL_AND_VIDEOS PLACE ZERO_VARIANCE`.
+"""One of two processes that train together: `python -m tests.two_processes MODEL_AND_VIDEOS PLACE`.
 
 Every group has an expert, and the first process's group gets equal rewards the first two times that it is sampled.
 """
@@ -54,6 +54,7 @@ def main(saved: Path, place: Path, zero_variance: str) -> None:
 
     grpo.rollout = recorded
     trainer.train()
+    grpo.rollout = plain
     log = next(entry for entry in trainer.state.log_history if "loss" in entry)
     weights = [float(value.detach().double().sum()) for value in trainer.model.parameters()]
     [batch] = trainer._buffered_inputs
@@ -67,4 +68,6 @@ def main(saved: Path, place: Path, zero_variance: str) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3])
+    for way in ("resample", "drop"):
+        (Path(sys.argv[2]) / way).mkdir(exist_ok=True)
+        main(Path(sys.argv[1]), Path(sys.argv[2]) / way, way)
