@@ -17,6 +17,7 @@ from rlvtg.recipe import Expert, RewardSpec
 from rlvtg.training import grpo
 from rlvtg.training.advantage import group_advantages
 from rlvtg.training.experts import expert_completion
+from rlvtg.tryout import score
 from tests.test_grpo import G, a_trainer, changed, saved, weights  # noqa: F401  (a fixture is used by its name)
 from tests.tiny_qwen import row
 
@@ -94,6 +95,7 @@ def test_the_last_of_every_group_is_the_annotation_and_none_in_evaluation(making
     texts = [each[0]["content"] for each in log["completion"]]
     assert [text == TEXT for text in texts] == log["expert"].tolist()
     assert log["tiou"][log["expert"]].tolist() == [1.0, 1.0]
+    assert score("tiou", file, {}).values == log["tiou"].tolist()  # a reward can be tried on such a log
     ids = trainer._buffered_inputs[0]["completion_ids"].tolist()
     tokenizer = trainer.processing_class.tokenizer
     written = [*tokenizer(TEXT, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
