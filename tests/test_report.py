@@ -216,11 +216,9 @@ GUARD_RAILS = (
 )  # fmt: skip
 
 
-def test_all_that_shows_a_reward_being_hacked_is_drawn(tmp_path: Path) -> None:
+def test_all_that_shows_a_reward_being_hacked_has_a_curve() -> None:
     history = [{name: 0.5, "step": 1} | {name: 0.6} for name in GUARD_RAILS]
     assert set(curves({"rl": history})) == set(GUARD_RAILS)
-    learning_curves({"rl": history}, tmp_path / "curves.png")
-    assert len(where(pixels(tmp_path / "curves.png"), STAGES[0])[0]) > 10 * len(GUARD_RAILS)
 
 
 def test_smoothing_keeps_constants_and_the_middle_of_lines_and_calms_noise() -> None:
