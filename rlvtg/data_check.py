@@ -8,7 +8,7 @@ import json
 import os
 import threading
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -18,18 +18,23 @@ from tqdm import tqdm
 from rlvtg.data import tiny
 from rlvtg.data.check import Fault, check, find_faults
 from rlvtg.data.duration import filled
+from rlvtg.data.inverse import inverse_samples
 from rlvtg.data.read import read
 from rlvtg.data.sample import DataError, Sample
-from rlvtg.recipe import Recipe
+from rlvtg.recipe import Recipe, data_of, tasks_of
+from rlvtg.text.verbs import Tagger
 from rlvtg.video.cache import ClipCache
 from rlvtg.video.decode import END_SLACK
 from rlvtg.video.index import WINDOW, VideoError
+from rlvtg.video.sampling import FRAMES_PER_PATCH
 from rlvtg.video.scan import MOST_WORKERS, Probes, read_probes, scan, write_probes
 from rlvtg.video.store import clip_store
 from rlvtg.video.worker import Probe
 
 DURATION = "duration differs"
 PROBES = "videos.jsonl"  # in a run's folder: what every video file says of itself
+
+Cut = tuple[str, float | None, float | None]  # a file and the window of it that is shown
 
 
 def usable_samples(
@@ -60,6 +65,30 @@ def usable_samples(
         return check(settled, max_bad_fraction=recipe.max_bad_fraction, bad_rows_path=listed, file_faults=faults)
     except DataError as error:
         raise DataError(f"data.{name}: {error}") from error
+
+
+def segments(
+    samples: Sequence[Sample],
+    inverse: str,
+    recipe: Recipe,
+    probes: Mapping[str, Probe | VideoError],
+    tagger: Tagger | None = None,
+) -> tuple[list[Sample], list[tuple[str, str]]]:
+    """What `rlvtg.data.inverse.inverse_samples` makes for the task `inverse`, from samples without a fault.
+
+    Segments are widened to one temporal patch of frames that differ: two at the recipe's fps, or at the file's own if
+    that is lower.
+    """
+    made: list[Sample] = []
+    left_out: list[tuple[str, str]] = []
+    for sample in samples:
+        found = probes.get(sample.video)
+        rate = found.frames / found.duration if isinstance(found, Probe) else recipe.video.fps
+        shortest = FRAMES_PER_PATCH / min(recipe.video.fps, rate)
+        new, without = inverse_samples([sample], tasks=(inverse,), shortest=shortest, tagger=tagger)
+        made += new
+        left_out += without
+    return made, left_out
 
 
 def held_against_files(
@@ -132,11 +161,11 @@ def check_recipe(recipe: Recipe, *, decode: bool = False, folder: str | os.PathL
     """
     make_demo(recipe)
     folder = Path(recipe.output_dir if folder is None else folder)
-    used = {stage.data for stage in recipe.stages.values()} | {recipe.evaluation.data}
     folder.mkdir(parents=True, exist_ok=True)
     probes = read_probes(folder / PROBES, again=True)
     status = 0
-    for name in [name for name in recipe.data if name in used]:
+    good: dict[str, list[Sample]] = {}
+    for name in data_of(recipe):
         try:
             samples = read(recipe.data[name])
         except DataError as error:
@@ -146,13 +175,35 @@ def check_recipe(recipe: Recipe, *, decode: bool = False, folder: str | os.PathL
         found = list(find_faults(settled, faults))
         _print(name, samples, settled, found, probes)
         try:
-            check(settled, max_bad_fraction=recipe.max_bad_fraction, bad_rows_path=listed, file_faults=faults)
+            good[name] = check(
+                settled, max_bad_fraction=recipe.max_bad_fraction, bad_rows_path=listed, file_faults=faults
+            )
             verdict = "a run goes on without them" if any(found) else "nothing is wrong"
         except DataError:
             status, verdict = 1, f"a run stops: max_bad_fraction is {recipe.max_bad_fraction:g}"
         print(f"  {verdict}; listed in {listed}")
+    _check_segments(recipe, good, probes, decode=decode)
     write_probes(folder / PROBES, probes)
     return status
+
+
+def _check_segments(recipe: Recipe, good: Mapping[str, list[Sample]], probes: Probes, *, decode: bool) -> None:
+    """Print how many segments the inverse tasks show, and which of them cannot be decoded."""
+    for name, stage in recipe.stages.items():
+        for key, task in tasks_of(recipe, stage).items():
+            if task.inverse is None or task.data not in good:
+                continue
+            made, left_out = segments(good[task.data], task.inverse, recipe, probes)
+            print(f"stages.{name}.tasks.{key}: {len(made)} segments from {len(good[task.data])} rows of {task.data}")
+            _print_counts(left_out)
+            errors = decoded(map(cut, made), recipe) if decode else {}
+            _print_counts([(sample.id, errors[cut(sample)].kind) for sample in made if cut(sample) in errors])
+
+
+def _print_counts(reasons: Sequence[tuple[str, str]]) -> None:
+    for reason, count in Counter(reason for _, reason in reasons).most_common():
+        first = next(name for name, other in reasons if other == reason)
+        print(f"  {count:6d}  {reason}, e.g. {first}")
 
 
 def make_demo(recipe: Recipe) -> None:
@@ -163,21 +214,33 @@ def make_demo(recipe: Recipe) -> None:
 
 
 def decode_all(samples: Sequence[Sample], faults: Sequence[Fault | None], recipe: Recipe, probes: Probes) -> None:
-    """Decode every distinct clip of the samples without a fault, several at once, into the recipe's cache on disk.
+    """Decode every distinct clip of the samples without a fault, as `decoded` does.
 
-    What the cache holds already is read from there. A video that cannot be decoded is so noted in `probes`.
+    A video that cannot be decoded is so noted in `probes`.
     """
-    clips = dict.fromkeys(
-        (sample.video, sample.video_start, sample.video_end)
-        for sample, fault in zip(samples, faults, strict=True)
-        if fault is None and sample.video in probes
-    )
+    there = [
+        cut(sample) for sample, fault in zip(samples, faults, strict=True) if fault is None and sample.video in probes
+    ]
+    for (video, _, _), error in decoded(there, recipe).items():
+        probes[video] = error
+
+
+def cut(sample: Sample) -> Cut:
+    """The part of a file that a sample is about."""
+    return sample.video, sample.video_start, sample.video_end
+
+
+def decoded(cuts: Iterable[Cut], recipe: Recipe) -> dict[Cut, VideoError]:
+    """What is wrong with each distinct clip that cannot be decoded; several are decoded at once, into the recipe's
+    cache on disk. What the cache holds already is read from there.
+    """
+    clips = list(dict.fromkeys(cuts))
     if not clips:
-        return
+        return {}
     store, caches = clip_store(recipe), threading.local()
     factor = pixel_unit(recipe.model)
 
-    def decode(clip: tuple[str, float | None, float | None]) -> VideoError | None:
+    def decode(clip: Cut) -> VideoError | None:
         if not hasattr(caches, "own"):
             caches.own = ClipCache(recipe.video, 0, factor=factor, store=store)
         try:
@@ -189,9 +252,7 @@ def decode_all(samples: Sequence[Sample], faults: Sequence[Fault | None], recipe
     count = min(len(clips), MOST_WORKERS, len(os.sched_getaffinity(0)))
     with ThreadPoolExecutor(count) as threads:
         answers = tqdm(threads.map(decode, clips), total=len(clips), desc="decoding videos", unit="video", delay=2)
-        for (video, _, _), error in zip(clips, answers, strict=True):
-            if error is not None:
-                probes[video] = error
+        return {clip: error for clip, error in zip(clips, answers, strict=True) if error is not None}
 
 
 def pixel_unit(model: str) -> int:

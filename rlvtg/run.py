@@ -21,6 +21,7 @@ from accelerate.utils import broadcast_object_list
 from transformers import Trainer
 from transformers.trainer_utils import get_last_checkpoint
 
+from rlvtg.data.row import first_of_each_task
 from rlvtg.doctor import require_parity
 from rlvtg.evaluation.evaluate import dtype, evaluate
 from rlvtg.evaluation.metrics import best_constant, constant_predictions, ious, score
@@ -76,7 +77,8 @@ def run(recipe: Recipe, prepared: Prepared | None) -> int:
         if not _done(place):
             trainer = _trainer(recipe, name, stage, prepared, path, encoder)
             with generating(trainer) as model:
-                require_parity(model, encoder, prepared.stage_rows[name][0])
+                for row in first_of_each_task(prepared.stage_rows[name]):
+                    require_parity(model, encoder, row)
             _train(trainer, recipe, place)
             _finish(trainer, recipe, name, prepared, encoder, state)
             del trainer
@@ -149,20 +151,30 @@ def finish(recipe: Recipe, prepared: Prepared, encoder: Encoder, *, seconds: flo
     labels = ([BEFORE] if recipe.evaluation.before else []) + list(recipe.stages)
     results = {label: json.loads((folder / "evaluation" / label / "metrics.json").read_text()) for label in labels}
     last = read_predictions(folder / "evaluation" / labels[-1] / "predictions.jsonl")
-    trained_on = prepared.stage_rows[labels[-1]]
-    constant = best_constant([((row["spans"][0][0], row["spans"][0][1]), row["duration"]) for row in trained_on])
-    answer = f"always {constant[0]:g} to {constant[1]:g}"
-    results[answer] = score(constant_predictions(last, constant), chosen(recipe.evaluation))
+    trained_on = _grounding(recipe.stages[labels[-1]], prepared.stage_rows[labels[-1]])
+    answer = None
+    if trained_on:
+        constant = best_constant([((row["spans"][0][0], row["spans"][0][1]), row["duration"]) for row in trained_on])
+        answer = f"always {constant[0]:g} to {constant[1]:g}"
+        results[answer] = score(constant_predictions(last, constant), chosen(recipe.evaluation))
     write_metrics(folder / "metrics.json", results)
     pictures = _draw(recipe, folder, last, encoder, prepared.test_rows)
     print(f"\n{table(results)}\n")
-    print(f"{answer}: the best constant answer on the annotations of stage {labels[-1]}, scored on the same queries")
+    if answer is not None:
+        print(f"{answer}: the best constant answer on the annotations of stage {labels[-1]}, on the same queries")
     print(f"run folder: {folder} ({seconds / 60:.1f} minutes)")
     print(f"pictures:   {pictures[0]} and {len(pictures) - 1} filmstrips beside it")
     print("next:")
     print(f"  tensorboard --logdir {folder}")
     print(f"  accelerate launch rlvtg/train.py recipe={folder / 'recipe.yaml'} output_dir=runs/mine key=value ...")
     print(f"  ls {_exported(folder, labels[-1])}   # load it with from_pretrained: see the README")
+
+
+def _grounding(stage: SftStage | GrpoStage, rows: Rows) -> Rows:
+    """The rows that have spans to be found in their videos; an inverse task's video is the span."""
+    tasks = stage.tasks if isinstance(stage, GrpoStage) else {}
+    inverse = {key for key, task in tasks.items() if task.inverse is not None}
+    return [row for row in rows if row["spans"] and row["task"] not in inverse]
 
 
 def _exported(folder: Path, stage: str) -> Path:

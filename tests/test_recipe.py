@@ -464,7 +464,7 @@ def test_a_cycle_through_two_files_is_named(here: Path) -> None:
         ("prompt={video}", "prompt: got {video} 1 times and {query} 0 times, want {video} exactly once"),
         (
             "prompt={video}{qery}",
-            "prompt: unknown placeholder {qery}; nearest: query (allowed: video, query, duration)",
+            "prompt: unknown placeholder {qery}; nearest: query (allowed: video, query, duration, masked_query, options)",
         ),
         ("prompt={video}{query} {", "prompt: Single '{' encountered in format string; literal braces are {{ and }}"),
         ("stages.warm.completion={begin}", "stages.warm.completion: unknown placeholder {begin}; "),

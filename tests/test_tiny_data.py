@@ -58,7 +58,8 @@ def test_a_seed_makes_the_same_bytes_every_time_and_another_seed_others(made: Pa
 def test_every_split_has_its_annotations_and_as_many_videos_as_asked_for(made: Path) -> None:
     assert {split: len(annotations(made, split)) for split in SPLITS} == SIZES
     files = {f"videos/{split}/{name}.mp4" for split in SPLITS for name in annotations(made, split)}
-    assert set(contents(made)) == files | {f"{split}.json" for split in SPLITS} | {"made_from.json"}
+    written = {f"{split}{end}" for split in SPLITS for end in (".json", ".jsonl", "_captions.jsonl", "_boxes.jsonl")}
+    assert set(contents(made)) == files | written | {"made_from.json"}
 
 
 def test_no_two_videos_tell_the_same_story_within_a_split_or_across() -> None:
