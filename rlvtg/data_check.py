@@ -191,10 +191,11 @@ def _check_segments(recipe: Recipe, good: Mapping[str, list[Sample]], probes: Pr
     """Print how many segments the inverse tasks show, and which of them cannot be decoded."""
     for name, stage in recipe.stages.items():
         for key, task in tasks_of(recipe, stage).items():
-            if task.inverse is None or task.data not in good:
+            samples = good.get(str(task.data))
+            if task.inverse is None or samples is None:
                 continue
-            made, left_out = segments(good[task.data], task.inverse, recipe, probes)
-            print(f"stages.{name}.tasks.{key}: {len(made)} segments from {len(good[task.data])} rows of {task.data}")
+            made, left_out = segments(samples, task.inverse, recipe, probes)
+            print(f"stages.{name}.tasks.{key}: {len(made)} segments from {len(samples)} rows of data.{task.data}")
             _print_counts(left_out)
             errors = decoded(map(cut, made), recipe) if decode else {}
             _print_counts([(sample.id, errors[cut(sample)].kind) for sample in made if cut(sample) in errors])

@@ -166,7 +166,7 @@ class Task:
 
     data: str | None = None  # a key of Recipe.data; null = the stage's
     prompt: str | None = None  # needs {video} alone, maybe {masked_query} or {options}; null = the stage's
-    # verb_completion | action_recognition | video_description: the video is the annotated segment, the verb is asked for
+    # verb_completion | action_recognition | video_description: the video is the annotated segment, its verb the answer
     inverse: str | None = None
     # Of the prompts that are drawn; an epoch is a pass over the first task's rows. All tasks have one, or none has, and
     # every row comes once an epoch.
@@ -890,6 +890,9 @@ def _check_tasks(path: str, stage: GrpoStage, recipe: Recipe) -> None:
     if given and len(given) < len(shares):
         without = next(key for key, share in shares.items() if share is None)
         raise RecipeError(f"{path}.tasks.{without}.share: missing; all tasks of a stage have a share, or none has")
+    if given and stage.queries_per_video > 1:
+        raise RecipeError(f"{path}.queries_per_video: got {stage.queries_per_video} with shares of tasks, which draw "
+                          "each row for itself; want 1, or no shares")  # fmt: skip
     if given and abs(sum(given) - 1) > 0.01:
         raise RecipeError(f"{path}.tasks: got shares that add up to {sum(given):g}, want 1")
 

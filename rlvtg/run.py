@@ -161,7 +161,8 @@ def finish(recipe: Recipe, prepared: Prepared, encoder: Encoder, *, seconds: flo
     pictures = _draw(recipe, folder, last, encoder, prepared.test_rows)
     print(f"\n{table(results)}\n")
     if answer is not None:
-        print(f"{answer}: the best constant answer on the annotations of stage {labels[-1]}, on the same queries")
+        of = f"the annotations of stage {labels[-1]}"
+        print(f"{answer}: the best constant answer on {of}, scored on the same queries")
     print(f"run folder: {folder} ({seconds / 60:.1f} minutes)")
     print(f"pictures:   {pictures[0]} and {len(pictures) - 1} filmstrips beside it")
     print("next:")

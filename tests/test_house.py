@@ -357,6 +357,7 @@ GRPO_METHODS = {
     "_get_train_sampler": "(self, dataset=None)",
     "_log_completion_extra": "(self, column, values)",
     "_prepare_inputs": "(self, generation_batch)",
+    "log": "(self, logs, start_time=None)",
 }
 
 

@@ -5,6 +5,7 @@ of its video; the encoder turns it into the same inputs for rollout and for old,
 log-probabilities. The parent's methods are wrapped, never rewritten.
 """
 
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -25,7 +26,7 @@ from rlvtg.text.grammar import grammar
 from rlvtg.text.span import snapped
 from rlvtg.training.prefix import at_least, packed, slices, unpacked
 from rlvtg.training.resume import ResumingTrainer
-from rlvtg.training.sampler import GroupSampler, Order, shuffled, videos_together
+from rlvtg.training.sampler import GroupSampler, Order, order_of, shuffled
 from rlvtg.training.setup import generating, keep_features, lora_config, trainable_model, training_arguments
 
 TOLERANCE = 1e-4
@@ -157,6 +158,13 @@ class VideoGRPOTrainer(ResumingTrainer, GRPOTrainer):
         self._log_completion_extra("predicted", [[list(span) for span in found] for found in spans])
         self._log_metric("completions/unparsed", sum(not found for found in spans) / len(spans))
         return super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        metrics = self._metrics["train" if self.model.training else "eval"]
+        # a reward that applied to no row has nothing to log; TRL would log None, which TensorBoard refuses
+        for name in [name for name, values in metrics.items() if all(map(math.isnan, values))]:
+            del metrics[name]
+        super().log(logs, start_time)
 
     def _prepare_inputs(self, generation_batch: Any) -> dict[str, Any]:
         before = self._buffered_inputs
@@ -343,9 +351,7 @@ def grpo_trainer(
         snap_spans=stage.snap_spans,
         share_prefix=stage.share_prefix,
         max_tokens_per_forward=stage.max_tokens_per_forward,
-        order=videos_together(
-            [(row["video"], row["video_start"], row["video_end"]) for row in rows], stage.queries_per_video
-        ),
+        order=order_of(stage, rows),
         peft_config=lora_config(stage, model),
     )
     if encoder.features is not None:
