@@ -14,10 +14,12 @@ from typing import Any
 
 from rlvtg import recipe as recipes
 from rlvtg.data.check import Fault, check
+from rlvtg.data.difficulty import of_rows, read_difficulty
 from rlvtg.data.mix import epoch_length
 from rlvtg.data.narration import narrate
 from rlvtg.data.row import COLUMNS, rows
 from rlvtg.data.sample import DataError, Sample
+from rlvtg.data.selected import choose_for_round
 from rlvtg.data_check import PROBES, cut, decoded, make_demo, segments, usable_samples
 from rlvtg.evaluation.protocol import chosen
 from rlvtg.recipe import (
@@ -149,7 +151,9 @@ def _read(recipe: Recipe, folder: Path, probes: Probes, *, first: bool) -> tuple
         if isinstance(stage, SftStage):
             found = narrate(found, share=stage.narrate, seed=recipe.seed)
         else:
-            _require_enough(name, stage, found)
+            world_size = int(os.environ.get("WORLD_SIZE", "1"))
+            _require_enough(name, stage, found, world_size)
+            _try_selection(recipe, name, stage, found, world_size)
         stage_rows[name] = found
     tests = samples[recipe.evaluation.data]
     try:
@@ -158,12 +162,22 @@ def _read(recipe: Recipe, folder: Path, probes: Probes, *, first: bool) -> tuple
         raise DataError(f"evaluation.data: {error}") from error
 
 
+def _try_selection(recipe: Recipe, name: str, stage: GrpoStage, found: Rows, world_size: int) -> None:
+    """Select the stage's first rows where that takes no model, to hear of what is wrong before one loads."""
+    difficulty = stage.difficulty
+    if difficulty is None:
+        choose_for_round(recipe, name, 1, found, lambda rows: [], world_size)
+    elif difficulty.file is not None:
+        file, known = difficulty.file, read_difficulty(difficulty.file, difficulty.format)
+        choose_for_round(recipe, name, 1, found, lambda rows: of_rows(known, rows, file), world_size)
+
+
 def _of_task(samples: Sequence[Sample], key: str, inverse: str | None) -> list[Sample]:
     """Samples with the task's key, also in their ids, since tasks may share the rows of one file."""
     return [replace(sample, id=f"{sample.id.removesuffix(f'/{inverse}')}/{key}", task=key) for sample in samples]
 
 
-def _require_enough(name: str, stage: GrpoStage, found: Rows) -> None:
+def _require_enough(name: str, stage: GrpoStage, found: Rows, world_size: int) -> None:
     """TRL leaves out what does not fill a generation batch."""
     shares = {key: task.share for key, task in stage.tasks.items() if task.share is not None}
     count, source = len(found), f"data.{stage.data}"
@@ -171,7 +185,7 @@ def _require_enough(name: str, stage: GrpoStage, found: Rows) -> None:
         count = epoch_length(sum(row["task"] == next(iter(shares)) for row in found), shares)
     if stage.tasks:
         source = f"stages.{name}.tasks"
-    needed = prompts_per_rollout(stage, int(os.environ.get("WORLD_SIZE", "1")))
+    needed = prompts_per_rollout(stage, world_size)
     if count < needed:
         raise DataError(
             f"{source}: got {count} rows{' an epoch' if shares else ''}, but stage {name} takes {needed} at once "

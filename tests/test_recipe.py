@@ -469,6 +469,8 @@ def test_only_data_that_rows_come_from_must_be_there(joint: Path) -> None:
             "stages.rl.tasks={tvg: {share: 0.5}, vc: {share: 0.2}, qa: {share: 0.2}}",
             "stages.rl.tasks: got shares that add up to 0.9, want 1",
         ),
+        ("stages.rl.difficulty={}", "stages.rl.difficulty: got it with several tasks, but rows are chosen and sorted "),
+        ("stages.rl.select=[{method: fits}]", "stages.rl.select: got it with several tasks, but rows are chosen and "),
         ("stages.rl.tasks.vc.share=0", "stages.rl.tasks.vc.share: got 0, allowed: above 0, up to 1"),
         (
             "stages.rl={tasks: {tvg: {share: 0.5}, vc: {share: 0.2}, qa: {share: 0.3}}, queries_per_video: 2, "
