@@ -4,16 +4,13 @@ Every distinct video is read once, without decoding a picture, before a model lo
 or is not the video that the row describes, is a bad row: counted, listed with its reason, never given another video.
 """
 
+import functools
 import json
 import os
-import threading
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-
-from tqdm import tqdm
 
 from rlvtg.data import tiny
 from rlvtg.data.check import Fault, check, find_faults
@@ -27,13 +24,12 @@ from rlvtg.video.cache import ClipCache
 from rlvtg.video.decode import END_SLACK
 from rlvtg.video.index import WINDOW, VideoError
 from rlvtg.video.sampling import FRAMES_PER_PATCH
-from rlvtg.video.scan import MOST_WORKERS, Probes, read_probes, scan, write_probes
+from rlvtg.video.scan import Probes, for_each_video, read_probes, scan, write_probes
 from rlvtg.video.store import clip_store
-from rlvtg.video.worker import Probe
+from rlvtg.video.worker import DecodeWorker, Probe
 
 DURATION = "duration differs"
 PROBES = "videos.jsonl"  # in a run's folder: what every video file says of itself
-
 Cut = tuple[str, float | None, float | None]  # a file and the window of it that is shown
 
 
@@ -232,28 +228,28 @@ def cut(sample: Sample) -> Cut:
 
 
 def decoded(cuts: Iterable[Cut], recipe: Recipe) -> dict[Cut, VideoError]:
-    """What is wrong with each distinct clip that cannot be decoded; several are decoded at once, into the recipe's
-    cache on disk. What the cache holds already is read from there.
-    """
-    clips = list(dict.fromkeys(cuts))
-    if not clips:
-        return {}
-    store, caches = clip_store(recipe), threading.local()
-    factor = pixel_unit(recipe.model)
+    """What is wrong with each distinct clip that cannot be decoded; several videos are decoded at once, into the
+    recipe's cache on disk. What the cache holds already is left as it is."""
+    of_video: dict[str, list[Cut]] = {}
+    for each in dict.fromkeys(cuts):
+        of_video.setdefault(each[0], []).append(each)
+    store, factor = clip_store(recipe), pixel_unit(recipe.model)
 
-    def decode(clip: Cut) -> VideoError | None:
-        if not hasattr(caches, "own"):
-            caches.own = ClipCache(recipe.video, 0, factor=factor, store=store)
-        try:
-            caches.own.get(*clip)
-        except VideoError as error:
-            return error
-        return None
+    @functools.cache
+    def cache(worker: DecodeWorker) -> ClipCache:
+        return ClipCache(recipe.video, 0, factor=factor, store=store, worker=worker)
 
-    count = min(len(clips), MOST_WORKERS, len(os.sched_getaffinity(0)))
-    with ThreadPoolExecutor(count) as threads:
-        answers = tqdm(threads.map(decode, clips), total=len(clips), desc="decoding videos", unit="video", delay=2)
-        return {clip: error for clip, error in zip(clips, answers, strict=True) if error is not None}
+    def decode(video: str, worker: DecodeWorker) -> dict[Cut, VideoError]:
+        errors: dict[Cut, VideoError] = {}
+        for each in of_video[video]:
+            try:
+                cache(worker).keep(*each)
+            except VideoError as error:
+                errors[each] = error
+        return errors
+
+    found = for_each_video(list(of_video), decode, "decoding videos")
+    return {each: error for errors in found.values() for each, error in errors.items()}
 
 
 def pixel_unit(model: str) -> int:

@@ -23,6 +23,7 @@ from rlvtg.data.selected import choose_for_round
 from rlvtg.data_check import PROBES, cut, decoded, make_demo, segments, usable_samples
 from rlvtg.evaluation.protocol import chosen
 from rlvtg.recipe import (
+    Expert,
     GrpoStage,
     Recipe,
     RecipeError,
@@ -38,6 +39,7 @@ from rlvtg.reward import check as reward_parameters
 from rlvtg.text.grammar import grammar
 from rlvtg.text.verbs import Tagger
 from rlvtg.text.verbs import tagger as tagger_named
+from rlvtg.training.experts import expert_text
 from rlvtg.video.scan import Probes, read_probes, write_probes
 
 Rows = list[dict[str, Any]]
@@ -153,6 +155,8 @@ def _read(recipe: Recipe, folder: Path, probes: Probes, *, first: bool) -> tuple
         else:
             world_size = int(os.environ.get("WORLD_SIZE", "1"))
             _require_enough(name, stage, found, world_size)
+            if stage.expert is not None:
+                _require_experts(name, found, recipe.grammar, stage.expert)
             _try_selection(recipe, name, stage, found, world_size)
         stage_rows[name] = found
     tests = samples[recipe.evaluation.data]
@@ -160,6 +164,14 @@ def _read(recipe: Recipe, folder: Path, probes: Probes, *, first: bool) -> tuple
         return stage_rows, rows(tests, evaluation_prompt(recipe), recipe.system)
     except DataError as error:
         raise DataError(f"evaluation.data: {error}") from error
+
+
+def _require_experts(name: str, found: Rows, grammar_name: str, expert: Expert) -> None:
+    for row in found:
+        try:
+            expert_text(row, grammar_name, expert)
+        except ValueError as error:
+            raise DataError(f"stages.{name}.expert: {error}") from error
 
 
 def _try_selection(recipe: Recipe, name: str, stage: GrpoStage, found: Rows, world_size: int) -> None:
