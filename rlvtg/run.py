@@ -26,6 +26,7 @@ from accelerate.utils import broadcast_object_list
 from transformers import PreTrainedModel, Trainer
 from transformers.trainer_utils import get_last_checkpoint
 
+from rlvtg.data.row import first_of_each_task
 from rlvtg.data.selected import Choice
 from rlvtg.doctor import require_parity
 from rlvtg.evaluation.difficulty_pass import rows_before, rows_of_round
@@ -42,7 +43,7 @@ from rlvtg.model.inputs import Encoder
 from rlvtg.model.load import load_config, load_model, load_processor
 from rlvtg.model.vision import share_vision
 from rlvtg.prepare import Prepared, Rows, follow
-from rlvtg.recipe import Recipe, SftStage, is_made
+from rlvtg.recipe import GrpoStage, Recipe, SftStage, is_made
 from rlvtg.training.curriculum import by_difficulty
 from rlvtg.training.grpo import grpo_trainer
 from rlvtg.training.progress import Progress
@@ -116,7 +117,8 @@ def _run_stage(recipe: Recipe, name: str, prepared: Prepared, path: str, encoder
             rows = choice.rows
             trainer = _trainer(recipe, name, prepared, choice, path, encoder, place)
             with generating(trainer) as model:
-                require_parity(model, encoder, rows[0])
+                for row in first_of_each_task(rows):
+                    require_parity(model, encoder, row)
             _train(trainer, recipe, place)
             if is_last:
                 _join_histories(places, folder, state)
@@ -207,20 +209,31 @@ def finish(recipe: Recipe, prepared: Prepared, encoder: Encoder, *, seconds: flo
     labels = ([BEFORE] if recipe.evaluation.before else []) + list(recipe.stages)
     results = {label: json.loads((folder / "evaluation" / label / "metrics.json").read_text()) for label in labels}
     last = read_predictions(folder / "evaluation" / labels[-1] / "predictions.jsonl")
-    trained_on = prepared.stage_rows[labels[-1]]
-    constant = best_constant([((row["spans"][0][0], row["spans"][0][1]), row["duration"]) for row in trained_on])
-    answer = f"always {constant[0]:g} to {constant[1]:g}"
-    results[answer] = score(constant_predictions(last, constant), chosen(recipe.evaluation))
+    trained_on = _grounding(recipe.stages[labels[-1]], prepared.stage_rows[labels[-1]])
+    answer = None
+    if trained_on:
+        constant = best_constant([((row["spans"][0][0], row["spans"][0][1]), row["duration"]) for row in trained_on])
+        answer = f"always {constant[0]:g} to {constant[1]:g}"
+        results[answer] = score(constant_predictions(last, constant), chosen(recipe.evaluation))
     write_metrics(folder / "metrics.json", results)
     pictures = _draw(recipe, folder, last, encoder, prepared.test_rows)
     print(f"\n{table(results)}\n")
-    print(f"{answer}: the best constant answer on the annotations of stage {labels[-1]}, scored on the same queries")
+    if answer is not None:
+        of = f"the annotations of stage {labels[-1]}"
+        print(f"{answer}: the best constant answer on {of}, scored on the same queries")
     print(f"run folder: {folder} ({seconds / 60:.1f} minutes)")
     print(f"pictures:   {pictures[0]} and {len(pictures) - 1} filmstrips beside it")
     print("next:")
     print(f"  tensorboard --logdir {folder}")
     print(f"  accelerate launch rlvtg/train.py recipe={folder / 'recipe.yaml'} output_dir=runs/mine key=value ...")
     print(f"  ls {_exported(folder, labels[-1])}   # load it with from_pretrained: see the README")
+
+
+def _grounding(stage: SftStage | GrpoStage, rows: Rows) -> Rows:
+    """The rows that have spans to be found in their videos; an inverse task's video is the span."""
+    tasks = stage.tasks if isinstance(stage, GrpoStage) else {}
+    inverse = {key for key, task in tasks.items() if task.inverse is not None}
+    return [row for row in rows if row["spans"] and row["task"] not in inverse]
 
 
 def _exported(folder: Path, stage: str) -> Path:
