@@ -35,6 +35,7 @@ from rlvtg.model.inputs import Encoder
 from rlvtg.model.load import load_config, load_model, load_processor
 from rlvtg.model.vision import share_vision
 from rlvtg.prepare import Prepared, Rows, follow
+from rlvtg.processes import join
 from rlvtg.recipe import GrpoStage, Recipe, SftStage, is_made
 from rlvtg.training.grpo import grpo_trainer
 from rlvtg.training.progress import Progress
@@ -53,7 +54,7 @@ def run(recipe: Recipe, prepared: Prepared | None) -> int:
         prepared: what `prepare` returned in the main process; None in the others.
     """
     started = time.monotonic()
-    state = PartialState(cpu=recipe.use_cpu)
+    state = join(recipe)
     if recipe.tiny is not None and is_made(recipe, recipe.model) and state.is_main_process:
         tiny_model.make(recipe.model, seed=recipe.tiny.seed)
     prepared = _share(recipe, prepared)
