@@ -4,7 +4,10 @@ Everything lands in one folder:
 
     recipe.yaml             the resolved recipe
     bad_rows.<data>.jsonl   rows that were left out, with reasons
-    <stage>/                checkpoints, logs, log_history.json, adapter/ and/or merged/, completions/ (GRPO)
+    <stage>/                checkpoints, logs, log_history.json, adapter/ and/or merged/, completions/ (GRPO);
+                            difficulty.jsonl and selected.jsonl if rows are chosen (see evaluation/difficulty_pass.py)
+    <stage>/round_<k>/      the same of each round, if the stage has several; its own log_history.json then holds all
+                            rounds one after the other, and its adapter/ and merged/ are the last round's
     evaluation/<label>/     predictions.jsonl, metrics.json and what they were made from (see evaluation/evaluate.py);
                             labels are `before` and the stages' names
     metrics.json            the evaluations side by side
@@ -14,14 +17,19 @@ Everything lands in one folder:
 import json
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
-from transformers import Trainer
+from transformers import PreTrainedModel, Trainer
+from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 from transformers.trainer_utils import get_last_checkpoint
 
+from rlvtg.data.selected import Choice
 from rlvtg.doctor import require_parity
+from rlvtg.evaluation.difficulty_pass import rows_before, rows_of_round
 from rlvtg.evaluation.evaluate import dtype, evaluate
 from rlvtg.evaluation.metrics import best_constant, constant_predictions, ious, score
 from rlvtg.evaluation.predictions import Prediction, read_predictions, write_metrics
@@ -36,7 +44,8 @@ from rlvtg.model.load import load_config, load_model, load_processor
 from rlvtg.model.vision import share_vision
 from rlvtg.prepare import Prepared, Rows, follow
 from rlvtg.processes import join
-from rlvtg.recipe import GrpoStage, Recipe, SftStage, is_made
+from rlvtg.recipe import Recipe, SftStage, is_made
+from rlvtg.training.curriculum import by_difficulty
 from rlvtg.training.grpo import grpo_trainer
 from rlvtg.training.progress import Progress
 from rlvtg.training.setup import generating
@@ -64,24 +73,15 @@ def run(recipe: Recipe, prepared: Prepared | None) -> int:
         load_processor(recipe.model), kind, recipe.video, store=clip_store(recipe), features=feature_cache(recipe)
     )
     if recipe.evaluation.before and not _done(folder / "evaluation" / BEFORE):
-        model = load_model(recipe.model, dtype=dtype(recipe), attn_implementation=recipe.attn_implementation)
-        share_vision(model, encoder.features)
+        model = _loaded(recipe, recipe.model, encoder, state)
         place = folder / "evaluation" / BEFORE
-        model = model.to(state.device)
-        share_vision(model, encoder.features)
         evaluate(recipe, model, encoder, prepared.test_rows, place, state, name=recipe.model, replace=True)
         del model
     path = recipe.model
-    for name, stage in recipe.stages.items():
-        place = folder / name
-        if not _done(place):
-            trainer = _trainer(recipe, name, stage, prepared, path, encoder)
-            with generating(trainer) as model:
-                require_parity(model, encoder, prepared.stage_rows[name][0])
-            _train(trainer, recipe, place)
-            _finish(trainer, recipe, name, prepared, encoder, state)
-            del trainer
-        path = str(place / MERGED)
+    for name in recipe.stages:
+        if not _done(folder / name):
+            _run_stage(recipe, name, prepared, path, encoder, state)
+        path = str(folder / name / MERGED)
     if state.is_main_process:
         finish(recipe, prepared, encoder, seconds=time.monotonic() - started)
     state.wait_for_everyone()
@@ -95,18 +95,56 @@ def _share(recipe: Recipe, prepared: Prepared | None) -> Prepared:
     return prepared if prepared is not None else follow(recipe, Path(str(folder[0])))
 
 
+def _loaded(recipe: Recipe, path: str, encoder: Encoder, state: PartialState) -> PreTrainedModel:
+    """The model at `path`, to be asked and not to be trained: whole in every process, also after a ZeRO-3 stage."""
+    unset_hf_deepspeed_config()  # which a stage that has ended may have left behind, and which splits what is loaded
+    model = load_model(path, dtype=dtype(recipe), attn_implementation=recipe.attn_implementation).to(state.device)
+    share_vision(model, encoder.features)
+    return model
+
+
+def _run_stage(recipe: Recipe, name: str, prepared: Prepared, path: str, encoder: Encoder, state: PartialState) -> None:
+    """Train a stage from the model at `path`, round by round: each starts from the weights of the round before, with a
+    learning-rate schedule of its own, and chooses its rows from those of the round before. Evaluate it at the end."""
+    stage, folder = recipe.stages[name], prepared.folder / name
+    rows: Rows = prepared.stage_rows[name]
+    places = [folder] if stage.rounds == 1 else [folder / f"round_{k}" for k in range(1, stage.rounds + 1)]
+    for number, place in enumerate(places, start=1):
+        is_last = number == stage.rounds
+        if _done(place) and not is_last:
+            rows = rows_before(place, rows)
+        else:
+            load = partial(_loaded, recipe, path, encoder, state)
+            choice = rows_of_round(recipe, name, number, rows, place, load, encoder, state)
+            rows = choice.rows
+            trainer = _trainer(recipe, name, prepared, choice, path, encoder, place)
+            with generating(trainer) as model:
+                require_parity(model, encoder, rows[0])
+            _train(trainer, recipe, place)
+            if is_last:
+                _join_histories(places, folder, state)
+                _finish(trainer, recipe, name, prepared, encoder, state)
+            else:
+                _hand_on(trainer, place, encoder, state)
+            del trainer
+        path = str(place / MERGED)
+
+
 def _trainer(
-    recipe: Recipe, name: str, stage: SftStage | GrpoStage, prepared: Prepared, path: str, encoder: Encoder
+    recipe: Recipe, name: str, prepared: Prepared, choice: Choice, path: str, encoder: Encoder, place: Path
 ) -> Trainer:
-    """The trainer of one stage, for the model at `path`."""
-    place = str(prepared.folder / name)
+    """The trainer of a stage, or of a round of it, on the chosen rows, for the model at `path`."""
+    stage = recipe.stages[name]
     if isinstance(stage, SftStage):
-        trainer = sft_trainer(recipe, stage, prepared.stage_rows[name], path, encoder, place)
+        trainer = sft_trainer(recipe, stage, choice.rows, path, encoder, str(place))
     else:
-        trainer = grpo_trainer(
-            recipe, stage, prepared.stage_rows[name], prepared.stage_rewards[name], path, encoder, place
-        )
-    Progress.install(trainer, title=name)
+        ious = [one.mean for one in choice.reached] if choice.reached else [0.0] * len(choice.rows)
+        order = by_difficulty(stage.curriculum, ious) if stage.curriculum else None
+        rewards = prepared.stage_rewards[name]
+        trainer = grpo_trainer(recipe, stage, choice.rows, rewards, path, encoder, str(place), order)
+    label = place.relative_to(prepared.folder).as_posix()
+    trainer.args.run_name = f"{recipe.name}/{label}"
+    Progress.install(trainer, title=label)
     return trainer
 
 
@@ -121,6 +159,28 @@ def _train(trainer: Trainer, recipe: Recipe, place: Path) -> None:
             import wandb  # an extra
 
             wandb.finish()  # every stage is a run of its own, under its own name
+
+
+def _hand_on(trainer: Trainer, place: Path, encoder: Encoder, state: PartialState) -> None:
+    """Leave the weights of a round for the next one, then mark the round as done."""
+    with generating(trainer) as model:
+        if state.is_main_process:
+            export(model, encoder.processor, place, [MERGED])
+            (place / "done.json").write_text("{}\n", encoding="utf-8")
+    state.wait_for_everyone()
+
+
+def _join_histories(places: Sequence[Path], folder: Path, state: PartialState) -> None:
+    """The log of a stage of several rounds: theirs one after the other, their steps counted on."""
+    if not state.is_main_process or len(places) == 1:
+        return
+    log: list[dict[str, Any]] = []
+    seconds, done = 0.0, 0
+    for place in places:
+        history = json.loads((place / "log_history.json").read_text(encoding="utf-8"))
+        log += [{**entry, "step": entry["step"] + done} for entry in history["log"]]
+        seconds, done = seconds + history["cpu_seconds"], log[-1]["step"]
+    (folder / "log_history.json").write_text(json.dumps({"cpu_seconds": seconds, "log": log}), encoding="utf-8")
 
 
 def _finish(

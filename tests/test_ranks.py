@@ -75,6 +75,7 @@ stages:
     max_tokens_per_forward: null
     per_device_train_batch_size: 4
     gradient_accumulation_steps: 2
+    difficulty: {num_generations: 1}
   lora:
     <<: *grpo
     num_iterations: 2
@@ -180,6 +181,8 @@ def test_adapters_and_predictions_of_two_ranks_are_those_of_one(runs: Runs, way:
     for stage in STAGES:
         predicted = [(run / "evaluation" / stage / "predictions.jsonl").read_text() for run in (one, two)]
         assert predicted[0] == predicted[1] and predicted[0].count("\n") == 5
+    asked = [(run / "plain" / "difficulty" / "predictions.jsonl").read_text() for run in (one, two)]
+    assert asked[0] == asked[1] and asked[0].count("\n") == 12
 
 
 @pytest.mark.slow

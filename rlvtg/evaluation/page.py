@@ -99,10 +99,19 @@ def _stages(run: Path, stages: Sequence[str]) -> str:
         place = run / stage
         if (place / "done.json").exists():
             return "done"
-        steps = sorted(int(folder.name.split("-")[1]) for folder in place.glob("checkpoint-*"))
+        rounds = sorted(place.glob("round_*"), key=lambda folder: int(folder.name.split("_")[1]))
+        of_round = f" of round {len(rounds)}" if rounds else ""
+        last = rounds[-1] if rounds else place
+        steps = sorted(int(folder.name.split("-")[1]) for folder in last.glob("checkpoint-*"))
         if steps:
-            return f"interrupted; the last checkpoint is of step {steps[-1]}"
-        return "started, without a checkpoint so far" if place.is_dir() else "not started"
+            return f"interrupted; the last checkpoint{of_round} is of step {steps[-1]}"
+        return (
+            f"started round {len(rounds)}, without a checkpoint of it so far"
+            if rounds
+            else "started, without a checkpoint so far"
+            if place.is_dir()
+            else "not started"
+        )
 
     return _table([["stage", "state"], *([stage, state(stage)] for stage in stages)])
 
@@ -132,7 +141,17 @@ def _metrics(run: Path, stages: Sequence[str]) -> str:
 
 def _curves(run: Path, stages: Sequence[str]) -> str:
     histories = {}
-    for stage in stages:
+    # a stage of several rounds that is not done shows the rounds there are
+    shown = [
+        place.relative_to(run).as_posix()
+        for stage in stages
+        for place in (
+            [run / stage]
+            if (run / stage / "log_history.json").is_file()
+            else sorted((run / stage).glob("round_*")) or [run / stage]
+        )
+    ]
+    for stage in shown:
         checkpoints = sorted((run / stage).glob("checkpoint-*/trainer_state.json"), key=_step)
         if (run / stage / "log_history.json").is_file():
             histories[stage] = _json(run / stage / "log_history.json")["log"]
