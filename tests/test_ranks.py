@@ -229,3 +229,12 @@ def test_a_rank_whose_video_is_gone_ends_the_others(runs: Runs, way: str) -> Non
     assert done.returncode != 0
     [line] = [line for line in done.stderr.splitlines() if "error: " in line]
     assert "no such file" in line and "data/videos/rl/" in line
+
+
+@pytest.mark.slow
+def test_slices_with_reentrant_checkpointing_are_refused_on_several_ranks(runs: Runs) -> None:
+    only = [f"stages.{stage}=null" for stage in STAGES if stage != "shared"]
+    reentrant = "stages.shared.gradient_checkpointing_kwargs.use_reentrant=true"
+    done = launch(runs.place, "ddp", "output_dir=runs/refused", *only, reentrant)
+    assert done.returncode != 0
+    assert "error: max_tokens_per_forward: got 60 with reentrant gradient checkpointing on 2 devices" in done.stderr
