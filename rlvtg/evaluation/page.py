@@ -20,7 +20,7 @@ from rlvtg.evaluation.protocol import Protocol, protocol, restored
 from rlvtg.evaluation.report import cells, filmstrip, histogram, learning_curves, spread
 from rlvtg.recipe import Video, read_file
 from rlvtg.video.index import VideoError
-from rlvtg.video.worker import DecodeWorker
+from rlvtg.video.worker import shared_worker
 
 # Twelve frames are drawn of a filmstrip; they need not be the ones that the model saw.
 _FRAMES = Video(fps=1.0, min_frames=4, max_frames=12, min_pixels=784, max_pixels=100352)
@@ -167,16 +167,14 @@ def _curves(run: Path, stages: Sequence[str]) -> str:
 
 def _answers(run: Path, last: _Evaluation, worst: int) -> list[tuple[str, str]]:
     """The sections that look at single answers."""
-    worker = DecodeWorker(_FRAMES.decode_timeout)
     ready = sorted((run / "pictures").glob("filmstrip_*.png"), key=lambda file: (len(file.name), file.name))
     if ready:
         strips = [_picture(file.read_bytes(), file.name) for file in ready]
     else:
-        strips = [_strip(last, index, worker) for index in spread(last.reached, worst)]
+        strips = [_strip(last, index) for index in spread(last.reached, worst)]
     lowest = sorted(range(len(last.reached)), key=lambda index: last.reached[index] or 0.0)[:worst]
     caption = f"IoU of the {len(last.predictions)} answers after {last.label}"
-    worst_ones = "\n".join(_strip(last, index, worker) + _details(last, index) for index in lowest)
-    worker.close()
+    worst_ones = "\n".join(_strip(last, index) + _details(last, index) for index in lowest)
     return [
         ("How well it answers", _drawn(lambda path: histogram(last.reached, path), caption)),
         ("Answers from the best to the worst", "\n".join(strips)),
@@ -201,12 +199,12 @@ def _details(last: _Evaluation, index: int) -> str:
     return f"{_table(rows, header=False)}<pre>{escape(shown)}</pre>"
 
 
-def _strip(last: _Evaluation, index: int, worker: DecodeWorker) -> str:
+def _strip(last: _Evaluation, index: int) -> str:
     """The filmstrip of one answer, or why there is none."""
     each, iou = last.predictions[index], last.reached[index]
     title = f"{each['query']} (IoU {iou or 0.0:.2f})"
     try:
-        clip = worker.clip(each["video"], _FRAMES, start=each.get("video_start"), end=each.get("video_end"))
+        clip = shared_worker().clip(each["video"], _FRAMES, start=each.get("video_start"), end=each.get("video_end"))
     except VideoError as error:
         return _note(f"No filmstrip of {each['query']!r}: {error}")
     spans = each["spans"], each["predicted"]
