@@ -24,6 +24,7 @@ from typing import Any
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from transformers import PreTrainedModel, Trainer
+from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 from transformers.trainer_utils import get_last_checkpoint
 
 from rlvtg.data.row import first_of_each_task
@@ -43,6 +44,7 @@ from rlvtg.model.inputs import Encoder
 from rlvtg.model.load import load_config, load_model, load_processor
 from rlvtg.model.vision import share_vision
 from rlvtg.prepare import Prepared, Rows, follow
+from rlvtg.processes import join
 from rlvtg.recipe import GrpoStage, Recipe, SftStage, is_made
 from rlvtg.training.curriculum import by_difficulty
 from rlvtg.training.grpo import grpo_trainer
@@ -62,7 +64,7 @@ def run(recipe: Recipe, prepared: Prepared | None) -> int:
         prepared: what `prepare` returned in the main process; None in the others.
     """
     started = time.monotonic()
-    state = PartialState(cpu=recipe.use_cpu)
+    state = join(recipe)
     if recipe.tiny is not None and is_made(recipe, recipe.model) and state.is_main_process:
         tiny_model.make(recipe.model, seed=recipe.tiny.seed)
     prepared = _share(recipe, prepared)
@@ -95,7 +97,8 @@ def _share(recipe: Recipe, prepared: Prepared | None) -> Prepared:
 
 
 def _loaded(recipe: Recipe, path: str, encoder: Encoder, state: PartialState) -> PreTrainedModel:
-    """The model at `path`, to be asked and not to be trained."""
+    """The model at `path`, to be asked and not to be trained: whole in every process, also after a ZeRO-3 stage."""
+    unset_hf_deepspeed_config()  # which a stage that has ended may have left behind, and which splits what is loaded
     model = load_model(path, dtype=dtype(recipe), attn_implementation=recipe.attn_implementation).to(state.device)
     share_vision(model, encoder.features)
     return model
