@@ -207,7 +207,7 @@ def make_demo(recipe: Recipe) -> None:
     """Make the demo's videos and annotations if the recipe wants them and they are absent."""
     if recipe.tiny is not None:
         sizes = {split: getattr(recipe.tiny, split) for split in tiny.SPLITS}
-        tiny.make(recipe.tiny.folder, sizes, seed=recipe.tiny.seed)
+        tiny.make(recipe.tiny.folder, sizes, seed=recipe.tiny.seed, appearances=recipe.tiny.appearances)
 
 
 def decode_all(samples: Sequence[Sample], faults: Sequence[Fault | None], recipe: Recipe, probes: Probes) -> None:

@@ -314,6 +314,7 @@ class Tiny:
     rl: int = 500
     validation: int = 100
     test: int = 100
+    appearances: int = 1  # of each circle at most; above 1, the queries of the .jsonl files have several spans
 
 
 @dataclass
@@ -719,7 +720,7 @@ _RANGES: tuple[tuple[str, str, Callable[[float], bool]], ...] = (
     ("logging_steps save_steps save_total_limit queries_per_video max_resamples", "1 or more", lambda x: x >= 1),
     ("max_steps", "1 or more, or -1 for off", lambda x: x >= 1 or x == -1),
     ("thresholds max_bad_fraction narrate low high mean", "from 0 to 1", lambda x: 0 <= x <= 1),
-    ("rounds size parts max_words", "1 or more", lambda x: x >= 1),
+    ("rounds size parts max_words appearances", "1 or more", lambda x: x >= 1),
     ("std", "above 0", lambda x: x > 0),
     ("std_power mean_power min_duration max_duration", "0 or more", lambda x: x >= 0),
     ("lora_dropout adam_beta1 adam_beta2", "from 0 to below 1", lambda x: 0 <= x < 1),

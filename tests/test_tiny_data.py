@@ -217,3 +217,48 @@ def test_an_unknown_split_and_an_empty_one_are_refused(tmp_path: Path, sizes: di
     with pytest.raises(DataError, match="splits are sft, rl, validation, test, sizes >= 1"):
         make(tmp_path / "tiny", sizes)
     assert not (tmp_path / "tiny").exists()
+
+
+def test_what_was_made_before_there_were_several_appearances_is_made_still() -> None:
+    """Digests of what the first version told; videos are drawn from it, and their bytes are the encoder's matter."""
+    rng = random.Random("0 rl")
+    told = {f"rl_{k:05d}": story(rng) for k in range(100)}
+    assert hashlib.sha256(repr(told).encode()).hexdigest()[:16] == "955dc47f5471ead9"
+    found = {kind: repr(tiny_samples(told, kind)).encode() for kind in ("events", "captions", "boxes")}
+    assert {kind: hashlib.sha256(text).hexdigest()[:8] for kind, text in found.items()} == {
+        "events": "790dec5a", "captions": "65495781", "boxes": "31c3d5b8",
+    }  # fmt: skip
+
+
+def test_a_circle_that_comes_several_times_has_as_many_spans_apart_from_each_other() -> None:
+    rng = random.Random("0 rl")
+    told = {str(k): story(rng, appearances=3) for k in range(300)}
+    rows = tiny_samples(told, "several")
+    assert [row.query for row in rows if row.video == "7.mp4"] == list(
+        dict.fromkeys(f"a {event['color']} circle" for event in told["7"]["events"])
+    )
+    assert len(rows) == 300 * len(COLORS)
+    counts = Counter(len(row.spans) for row in rows)
+    assert set(counts) == {1, 2, 3} and counts[1] > 150 and counts[2] > 150
+    for row in rows:
+        assert all(3 <= end - start <= 7 for start, end in row.spans) and row.verb is row.options is row.answer is None
+        assert 0 <= row.spans[0][0] and row.spans[-1][1] <= row.duration
+        assert all(after[0] - before[1] >= 2 for before, after in zip(row.spans, row.spans[1:], strict=False))
+
+
+def test_several_appearances_are_made_in_a_folder_of_their_own(tmp_path: Path) -> None:
+    make(tmp_path / "tiny", {"sft": 2, "rl": 1, "validation": 1, "test": 1}, seed=3, appearances=2)
+    rows = check(read(Source(str(tmp_path / "tiny/sft.jsonl"), str(tmp_path / "tiny/videos/sft"), "jsonl")))
+    assert [len(row.spans) for row in rows] == [1, 2, 2, 2]
+    each = read(Source(str(tmp_path / "tiny/sft.json"), str(tmp_path / "tiny/videos/sft")))
+    assert sorted((row.video, row.query, span) for row in rows for span in row.spans) == sorted(
+        (row.video, row.query, row.spans[0]) for row in each
+    )
+    for row in rows:
+        clip = read_clip(row.video, EVERY_FRAME)
+        shown = [seen(picture, row.query.split()[1]) for picture in clip.frames]
+        inside = [any(start <= time < end for start, end in row.spans) for time in clip.timestamps.tolist()]
+        assert not any(found and not there for found, there in zip(shown, inside, strict=True))
+        assert sum(shown) > 0.6 * sum(inside)
+    with pytest.raises(DataError, match="holds demo data made from"):
+        make(tmp_path / "tiny", {"sft": 2, "rl": 1, "validation": 1, "test": 1}, seed=3)

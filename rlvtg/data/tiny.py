@@ -5,7 +5,8 @@ yellow circle appear, drift, and vanish, each for some seconds, and perhaps at t
 has one answer, because no colour comes twice in a video.
 
 The same videos are annotated for other tasks in our own format, so that any recipe can be tried on them: what a circle
-does, and in which half of the video it comes; what happens in the video; where a circle is.
+does, and in which half of the video it comes; what happens in the video; where a circle is. With several appearances
+of a circle, a query has several spans.
 """
 
 import json
@@ -32,9 +33,10 @@ SPLITS = ("sft", "rl", "validation", "test")
 MOVES = 7.0  # pixels that a circle travels while it is there, from which on it moves; half of the circles do
 HALVES = ("in the first half of the video", "in the second half of the video")
 BOXES = 8  # of a circle, evenly spaced over its time
+PAUSE = 2  # seconds at least between two appearances of a circle
 
 
-def make(folder: str | os.PathLike[str], sizes: dict[str, int], seed: int = 0) -> None:
+def make(folder: str | os.PathLike[str], sizes: dict[str, int], seed: int = 0, appearances: int = 1) -> None:
     """Write what is missing of the demo's splits below `folder`: `<split>.json` and `videos/<split>/*.mp4`.
 
     With them come `<split>.jsonl` (queries with a verb and with options), `<split>_captions.jsonl` and
@@ -44,12 +46,15 @@ def make(folder: str | os.PathLike[str], sizes: dict[str, int], seed: int = 0) -
         folder: where to write; made if absent. A file of annotations that is there is left as it is, with its videos.
         sizes: number of videos by split (`sft`, `rl`, `validation`, `test`). The splits share no video.
         seed: decides every pixel and every event.
+        appearances: how often each circle comes at most. Above 1, `<split>.jsonl` asks for all spans of a circle at
+            once (kind `several` of `samples`), and `<split>.json`, which cannot, has a row for each.
 
     Raises:
-        DataError: an unknown split, a size below 1, or a folder whose splits were made with another size or seed.
+        DataError: an unknown split, a size below 1, or a folder whose splits were made with another size, seed or
+            number of appearances.
     """
     folder = Path(folder)
-    made_from = {"sizes": sizes, "seed": seed}
+    made_from = {"sizes": sizes, "seed": seed} | ({} if appearances == 1 else {"appearances": appearances})
     for split, size in sizes.items():
         if split not in SPLITS or size < 1:
             raise DataError(
@@ -62,13 +67,15 @@ def make(folder: str | os.PathLike[str], sizes: dict[str, int], seed: int = 0) -
             "choose another tiny.folder, or remove that one"
         )
     folder.mkdir(parents=True, exist_ok=True)
-    receipt.write_text(json.dumps(made_from) + "\n")
+    if not receipt.exists():
+        _write_whole(receipt, json.dumps(made_from) + "\n")
+    asked = "events" if appearances == 1 else "several"
     for split, size in sizes.items():
         annotations = folder / f"{split}.json"
         videos = folder / "videos" / split
         rng = random.Random(f"{seed} {split}")
-        stories = {f"{split}_{index:05d}": story(rng) for index in range(size)}
-        for name, kind in ((split, "events"), (f"{split}_captions", "captions"), (f"{split}_boxes", "boxes")):
+        stories = {f"{split}_{index:05d}": story(rng, appearances) for index in range(size)}
+        for name, kind in ((split, asked), (f"{split}_captions", "captions"), (f"{split}_boxes", "boxes")):
             if not (folder / f"{name}.jsonl").exists():
                 jsonl.write(samples(stories, kind), str(folder / f"{name}.jsonl"), ".")
         if annotations.exists():
@@ -85,29 +92,29 @@ def make(folder: str | os.PathLike[str], sizes: dict[str, int], seed: int = 0) -
             }
             for name, told in stories.items()
         }
-        partial = annotations.with_suffix(".partial")
-        partial.write_text(json.dumps(rows, indent=0))
-        partial.replace(annotations)
+        _write_whole(annotations, json.dumps(rows, indent=0))
 
 
-def story(rng: random.Random) -> dict[str, Any]:
-    """What happens in one video: its duration in seconds, its events, and the look of its background."""
+def story(rng: random.Random, appearances: int = 1) -> dict[str, Any]:
+    """What happens in one video: its duration in seconds, its events, and the look of its background.
+
+    Each circle comes once to `appearances` times, with pauses; every time is an event.
+    """
     duration = rng.randint(16, 24)
     events = []
     for color in rng.sample(list(COLORS), len(COLORS)):
-        length = rng.randint(3, 7)
-        start = rng.randint(0, duration - length)
-        heading, speed = rng.uniform(0, 2 * math.pi), rng.uniform(0, 3)
-        events.append(
-            {
-                "color": color,
-                "start": start,
-                "end": start + length,
-                "radius": rng.uniform(20, 28),
-                "center": (rng.uniform(28, SIDE - 28), rng.uniform(28, SIDE - 28)),
-                "velocity": (speed * math.cos(heading), speed * math.sin(heading)),
-            }
-        )
+        for start, end in _times(rng, duration, appearances):
+            heading, speed = rng.uniform(0, 2 * math.pi), rng.uniform(0, 3)
+            events.append(
+                {
+                    "color": color,
+                    "start": start,
+                    "end": end,
+                    "radius": rng.uniform(20, 28),
+                    "center": (rng.uniform(28, SIDE - 28), rng.uniform(28, SIDE - 28)),
+                    "velocity": (speed * math.cos(heading), speed * math.sin(heading)),
+                }
+            )
     return {
         "duration": duration,
         "events": events,
@@ -117,17 +124,35 @@ def story(rng: random.Random) -> dict[str, Any]:
     }
 
 
+def _times(rng: random.Random, duration: int, appearances: int) -> list[tuple[int, int]]:
+    """(start, end) of once to `appearances` times in whole seconds, in order; as many as there is room for."""
+    count = 1 if appearances == 1 else rng.randint(1, appearances)
+    lengths = [rng.randint(3, 7) for _ in range(count)]
+    while sum(lengths) + PAUSE * (len(lengths) - 1) > duration:
+        lengths.pop()
+    spare = duration - sum(lengths) - PAUSE * (len(lengths) - 1)
+    offsets = sorted(rng.randint(0, spare) for _ in lengths)
+    times = []
+    for place, (offset, length) in enumerate(zip(offsets, lengths, strict=True)):
+        start = offset + sum(lengths[:place]) + PAUSE * place
+        times.append((start, start + length))
+    return times
+
+
 def samples(stories: dict[str, dict[str, Any]], kind: str) -> list[Sample]:
-    """What is asked about the stories, by the names of their videos, in one of three ways.
+    """What is asked about the stories, by the names of their videos, in one of four ways.
 
     events: for each circle, `a blue circle moves` or `... rests`, when that is, its `verb`, and as `options` and
         `answer` the half of the video in which it begins.
+    several: for each colour, `a blue circle` and all its times.
     captions: for each video, a sentence for each circle in order as `answer`.
     boxes: for each circle, in the part of the video in which it is there, its `BOXES` boxes as `answer`, JSON of
         [x0, y0, x1, y1] in shares of the picture's sides.
     """
     if kind == "captions":
         return [_caption(name, told) for name, told in stories.items()]
+    if kind == "several":
+        return [sample for name, told in stories.items() for sample in _several(name, told)]
     made = {"events": _event, "boxes": _boxes}[kind]
     return [made(name, told, k) for name, told in stories.items() for k in range(len(told["events"]))]
 
@@ -150,6 +175,22 @@ def _event(name: str, told: dict[str, Any], k: int) -> Sample:
         options=HALVES,
         answer="A" if event["start"] < told["duration"] / 2 else "B",
     )
+
+
+def _several(name: str, told: dict[str, Any]) -> list[Sample]:
+    times: dict[str, list[tuple[float, float]]] = {}
+    for event in told["events"]:
+        times.setdefault(event["color"], []).append((float(event["start"]), float(event["end"])))
+    return [
+        Sample(
+            id=f"{name}#{k}",
+            video=f"{name}.mp4",
+            duration=float(told["duration"]),
+            query=f"a {color} circle",
+            spans=tuple(spans),
+        )
+        for k, (color, spans) in enumerate(times.items())
+    ]
 
 
 def _caption(name: str, told: dict[str, Any]) -> Sample:
@@ -217,6 +258,13 @@ def _bounced(position: float, low: float, high: float) -> float:
     """A point that moves on a line and turns back at `low` and `high`."""
     offset = (position - low) % (2 * (high - low))
     return low + min(offset, 2 * (high - low) - offset)
+
+
+def _write_whole(path: Path, text: str) -> None:
+    """A reader beside us finds the whole file or none."""
+    partial = path.with_suffix(f".{os.getpid()}.partial")
+    partial.write_text(text)
+    partial.replace(path)
 
 
 def _write(job: tuple[str, dict[str, Any]]) -> None:
