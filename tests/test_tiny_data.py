@@ -242,14 +242,16 @@ def test_a_circle_that_comes_several_times_has_as_many_spans_apart_from_each_oth
     assert set(counts) == {1, 2, 3} and counts[1] > 150 and counts[2] > 150
     for row in rows:
         assert all(3 <= end - start <= 7 for start, end in row.spans) and row.verb is row.options is row.answer is None
-        assert 0 <= row.spans[0][0] and row.spans[-1][1] <= row.duration
+        assert row.spans[0][0] >= 0 and row.spans[-1][1] <= row.duration
         assert all(after[0] - before[1] >= 2 for before, after in zip(row.spans, row.spans[1:], strict=False))
 
 
 def test_several_appearances_are_made_in_a_folder_of_their_own(tmp_path: Path) -> None:
     make(tmp_path / "tiny", {"sft": 2, "rl": 1, "validation": 1, "test": 1}, seed=3, appearances=2)
-    rows = check(read(Source(str(tmp_path / "tiny/sft.jsonl"), str(tmp_path / "tiny/videos/sft"), "jsonl")))
-    assert [len(row.spans) for row in rows] == [1, 2, 2, 2]
+    rows = check(
+        read(Source(str(tmp_path / "tiny/sft.jsonl"), str(tmp_path / "tiny/videos/sft"), "jsonl")), max_bad_fraction=0
+    )
+    assert [len(row.spans) for row in rows] == [1, 1, 2, 1]
     each = read(Source(str(tmp_path / "tiny/sft.json"), str(tmp_path / "tiny/videos/sft")))
     assert sorted((row.video, row.query, span) for row in rows for span in row.spans) == sorted(
         (row.video, row.query, row.spans[0]) for row in each

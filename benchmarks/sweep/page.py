@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.sweep.plan import COMPARISONS, STARTS, Comparison
+from rlvtg.recipe import INVERSE_TASKS
 
 RESAMPLES = 2000
 # Student's t with n - 1 degrees of freedom, two-sided 95 %, by n.
@@ -30,13 +31,13 @@ def page(results: Mapping[str, Any]) -> str:
         lines += _lines(comparison, known, seeds)
     if not lines:
         raise ValueError("the results hold no arm together with its baseline; there is nothing to compare")
-    whole = [*_opening(results, seeds), *HEAD, *lines, "", *_reading(results), *LIMITS]
-    return "\n".join(whole) + "\n"
+    table = "\n".join([*HEAD, *lines]) + "\n"
+    return "\n".join([_opening(results, seeds), table, READING + _earned(results), LIMITS])
 
 
 HEAD = (
-    "| what differs | arm | start | mIoU | each seed | difference | each seed | 95 %, other videos | 95 %, other seeds |"
-    " R1@0.5 | unread | CPU s |",
+    "| what differs | arm | start | mIoU | each seed | difference | each seed "
+    "| 95 %, other videos | 95 %, other seeds | R1@0.5 | unread | CPU s |",
     "|---|---|---|---|---|---|---|---|---|---|---|---|",
 )
 
@@ -117,74 +118,75 @@ def over_seeds(each: Sequence[float]) -> tuple[float, float] | None:
     return fmean(each) - half, fmean(each) + half
 
 
-def _opening(results: Mapping[str, Any], seeds: Sequence[int]) -> list[str]:
+def _opening(results: Mapping[str, Any], seeds: Sequence[int]) -> str:
     runs = results["runs"]
-    total = (sum(run["cpu_seconds"] for run in runs) + results["data_cpu_seconds"]) / 3600
     arms = {run["run"]: run for run in runs if run["run"] in STARTS}
-    steps = sorted({run["steps"] for run in arms.values()})
-    changed = f" Overrides: `{' '.join(results['overrides'])}`." if results["overrides"] else ""
-    return [
-        "# The papers' comparisons in miniature",
-        "",
-        "```bash",
-        "python -m benchmarks.sweep",
-        "```",
-        "",
-        "reruns what some papers compare, with the demo's model of 0.4 M parameters on the demo's made videos, and writes",
-        "this page, whichever way it falls. It goes on where it was stopped. Every arm is a recipe of `recipes/sweep/`,",
-        "which says in what it differs. It needs the extra `verbs`.",
-        "",
-        f"Seeds {', '.join(map(str, seeds))}: data, weights at the start and order all differ. Arms of a comparison go",
-        f"from the same cold start, or from one each where the cold start must differ. {len(arms)} arms of "
-        f"{' or '.join(map(str, steps))} GRPO steps,",
-        f"{max(run['n'] for run in arms.values())} test queries a seed, greedy answers; {total:.1f} CPU hours in all."
-        f"{changed}",
-        "",
-    ]
+    return OPENING.format(
+        seeds=", ".join(map(str, seeds)),
+        arms=len(arms),
+        steps=" or ".join(str(steps) for steps in sorted({run["steps"] for run in arms.values()})),
+        queries=max(run["n"] for run in arms.values()),
+        hours=(sum(run["cpu_seconds"] for run in runs) + results["data_cpu_seconds"]) / 3600,
+        overrides=f" Overrides: `{' '.join(results['overrides'])}`." if results["overrides"] else "",
+    )
 
 
-def _reading(results: Mapping[str, Any]) -> list[str]:
-    inverse = [run for run in results["runs"] if run["run"] == "inverse_on"]
-    named = ("verb_completion", "action_recognition", "video_description")
-    lines = [
-        "- **start**: mIoU of the cold start. **mIoU**: mean over seeds; of the first span, or of all spans together where",
-        "  the row says so. **unread**: share of answers in which no span could be read. R1@0.5 is of the first span.",
-        "- **difference**: to the first row of the comparison, query by query on the same videos of a seed.",
-        "- **95 %, other videos**: a bootstrap that draws the test videos of each seed anew and holds the trained models",
-        "  fixed. It says how far these models differ, and nothing of what training again would give.",
-        "- **95 %, other seeds**: a t interval of the seeds' differences. It covers new data, weights and order, but rests",
-        "  on as many numbers as there are seeds, so it is wide, and trusts that those would be normally distributed.",
-        "  Where it holds 0, the comparison is open.",
-        f"- {sum(len(each.arms) for each in COMPARISONS)} differences are looked at, none corrected for that: at 95 %, one"
-        " in twenty misses by chance.",
-    ]
-    if inverse:
-        told = []
-        for name in named:
-            ends = [run["rewards"][name] for run in inverse if name in run["rewards"]]
-            if ends:
-                told.append(f"`{name}` {fmean(e[0] for e in ends):.2f} to {fmean(e[1] for e in ends):.2f}")
-        lines.append(
-            f"- Rewards of the inverse tasks, from the first log to the last, mean over seeds: {', '.join(told)}."
-        )
-    return [*lines, ""]
+def _earned(results: Mapping[str, Any]) -> str:
+    """A line about the rewards of the inverse tasks, where they were trained."""
+    told = []
+    for name in INVERSE_TASKS:
+        ends = [run["rewards"][name] for run in results["runs"] if name in run["rewards"]]
+        if ends:
+            told.append(f"`{name}` {fmean(first for first, _ in ends):.2f} to {fmean(last for _, last in ends):.2f}")
+    return f"- Rewards of the inverse tasks, first log to last, mean over seeds: {', '.join(told)}.\n" if told else ""
 
 
-LIMITS = (
-    "## What this can and cannot show",
-    "",
-    "It shows that each mechanism runs through the library's own entry, and in which direction it moves this model on",
-    "this data. It says nothing about the papers' models, data or numbers, for or against:",
-    "",
-    "- A video is 16 to 24 s of one or two circles at 28x28 pixels and one frame a second. Spans are exact whole seconds;",
-    "  there is no label noise, no language to speak of, and next to no prior knowledge.",
-    "- All arms have the hyperparameters that were chosen for the demo's GRPO, none its own. An arm that would need",
-    "  another learning rate or more steps is at a disadvantage.",
-    "- `think` repeats the query in its think block. Whether reasoning helps where there is something to reason about is",
-    "  not asked.",
-    "- `hard` and `uniform` train on 300 of 1,000 rows several times over; the papers choose from far more. All videos",
-    "  fall into one range of durations, so that nothing is stratified.",
-    "- The verb of the inverse tasks is whether a circle moves or rests, which says nothing about when it is there.",
-    "- With `overlay` the digits are 8 pixels high on a frame of 28, read by a vision tower of one layer that has never",
-    "  seen a digit.",
-)
+OPENING = """\
+# The papers' comparisons in miniature
+
+```bash
+python -m benchmarks.sweep
+```
+
+reruns what some papers compare, with the demo's model of 0.4 M parameters on the demo's made videos, and writes this
+page, whichever way it falls. It goes on where it was stopped. Every arm is a recipe of `recipes/sweep/`, which says in
+what it differs. It needs the extra `verbs`.
+
+Seeds {seeds}: data, first weights and order all differ. The arms of a comparison go from the same cold start, or
+from one each where it is the cold start that must differ. Arms: {arms}, of {steps} GRPO steps each; test queries a
+seed: {queries}, answered greedily; CPU hours in all: {hours:.1f}.{overrides}
+"""
+
+READING = f"""\
+- **start** is the mIoU of the cold start, **mIoU** the mean over seeds: of the first span, or of all spans together
+  where the row says so. **unread** is the share of answers in which no span could be read. R1@0.5 is of the first span.
+- **difference**: to the first row of the comparison, query by query on the same videos of a seed.
+- **95 %, other videos**: a bootstrap that draws the test videos of each seed anew and holds the trained models fixed.
+  It says how far these models differ, and nothing of what training again would give.
+- **95 %, other seeds**: a t interval of the seeds' differences. It covers new data, weights and order, but rests on as
+  many numbers as there are seeds, so it is wide, and it trusts that they are normally distributed. Where it holds 0,
+  the comparison is open.
+- A full table has {sum(len(each.arms) for each in COMPARISONS)} differences, none of them corrected for their number:
+  at 95 %, one in twenty intervals misses by chance.
+"""
+
+LIMITS = """\
+## What this can and cannot show
+
+It shows that each mechanism runs through the library's own entry, and in which direction it moves this model on this
+data. It says nothing about the papers' models, data or numbers, for or against:
+
+- A video is 16 to 24 s of two circles that come and go, at 28x28 pixels and one frame a second. Spans are exact whole
+  seconds; there is no label noise, next to no language and no prior knowledge.
+- All arms have the learning rate and batch of the demo's GRPO, none its own, and a group's rewards are divided by their
+  standard deviation. An arm that would need other settings or more steps is at a disadvantage.
+- `think` repeats the query in its think block. Whether reasoning helps where there is something to reason about is not
+  asked.
+- `hard` and `uniform` train on 300 of 1,000 rows several times over, where TimeLens chooses from far more. All videos
+  fall into one range of durations, so that nothing is stratified.
+- The verb of the inverse tasks is whether a circle moves or rests, which tells nothing about when it is there.
+- With `overlay` the digits are 8 pixels high on a frame of 28, read by a vision tower of one layer that has never seen
+  a digit. The cold starts of `positions`, `text` and `overlay` go without the narration that the others have.
+- `one_segment` is never paid for a second span, and `all_segments` is: the row about all spans asks whether that is
+  learnt, the row about the first what it costs.
+"""
