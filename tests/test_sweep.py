@@ -1,5 +1,6 @@
 """The sweep of `benchmarks/sweep`: its plan, its recipes, its jobs, its page; and a small one through its command."""
 
+import fcntl
 import json
 import os
 import subprocess
@@ -13,13 +14,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmarks.sweep.__main__ import main
 from benchmarks.sweep.data import ASKED, inverse_rows, several_rows
 from benchmarks.sweep.jobs import Job, cpu_seconds, work_off
 from benchmarks.sweep.page import over_seeds, over_videos, page
 from benchmarks.sweep.place import recipe_file
 from benchmarks.sweep.plan import COMPARISONS, STARTS, runs
 from rlvtg.data.sample import Sample
-from rlvtg.recipe import SHIPPED, GrpoStage, Recipe, load
+from rlvtg.recipe import SHIPPED, GrpoStage, Recipe, RecipeError, load
 
 # --- plan and recipes
 
@@ -274,17 +276,20 @@ SMALL = (
     "stages.cold_start.per_device_train_batch_size=2", "stages.rl.max_steps=2",
     "stages.rl.per_device_train_batch_size=8", "evaluation.pictures=1",
 )  # fmt: skip
+ASK = ("--arms", "plain", "raw", "--seeds", "7")
 
 
 def sweep(place: Path, *argv: str) -> subprocess.CompletedProcess[str]:
     root = Path(__file__).resolve().parent.parent
-    command = [sys.executable, "-m", "benchmarks.sweep", "--arms", "plain", "raw", "--seeds", "7", *argv]
+    command = [sys.executable, "-m", "benchmarks.sweep", *ASK, *argv]
     environment = {**os.environ, "PYTHONPATH": str(root), "MPLCONFIGDIR": str(place / "mpl")}
     return subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True, timeout=300)
 
 
 @pytest.mark.slow
-def test_a_small_sweep_runs_and_is_not_run_again(tmp_path: Path) -> None:
+def test_a_small_sweep_runs_and_is_not_run_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     first = sweep(tmp_path, *SMALL)
     logs = "".join(log.read_text()[-2000:] for log in (tmp_path / "runs/sweep/7").glob("*.log"))
     assert first.returncode == 0, first.stdout + first.stderr + logs
@@ -299,8 +304,12 @@ def test_a_small_sweep_runs_and_is_not_run_again(tmp_path: Path) -> None:
     table = (tmp_path / "runs/sweep/miniature.md").read_text()
     assert [cells[1] for cells in rows(table)] == ["`plain`", "`raw`"] and not (tmp_path / "docs").exists()
 
-    again = sweep(tmp_path, *SMALL)
-    assert again.returncode == 0 and "0 of 4 runs to go" in again.stdout
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs/sweep/miniature.md").unlink()
+    assert main([*ASK, *SMALL]) == 0 and "0 of 4 runs to go" in capsys.readouterr().out
     assert (tmp_path / "runs/sweep/miniature.md").read_text() == table
-    other = sweep(tmp_path, *SMALL, "stages.rl.max_steps=3")
-    assert other.returncode == 1 and "plain was run with another stages; move runs/sweep away" in other.stderr
+    with pytest.raises(RecipeError, match="plain was run with another stages; move runs/sweep away"):
+        main([*ASK, *SMALL, "stages.rl.max_steps=3"])
+    with (tmp_path / "runs/sweep/lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert main([*ASK, *SMALL]) == 2 and "a sweep is at work here" in capsys.readouterr().out

@@ -35,9 +35,11 @@ PAGE = Path("docs/miniature.md")
 def main(argv: Sequence[str]) -> int:
     """Run what is left of the sweep that `argv` asks for; returns the exit status."""
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.sweep", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m benchmarks.sweep",
+        usage="%(prog)s [--option ...] [key=value ...]",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="for every run that has their stage")
     parser.add_argument("--arms", nargs="+", choices=STARTS, default=list(STARTS), metavar="ARM", help="of the plan")
     parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS))
     parser.add_argument("--processes", type=int, default=2, help="runs at a time, one thread each")
@@ -45,8 +47,9 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--render", type=Path, metavar="RESULTS", help="write the page from a results.json, run nothing"
     )
-    args = parser.parse_intermixed_args(argv)
-    is_whole = set(args.arms) == set(STARTS) and set(args.seeds) == set(SEEDS) and not args.overrides
+    overrides = [word for word in argv if "=" in word and not word.startswith("-")]
+    args = parser.parse_args([word for word in argv if word not in overrides])
+    is_whole = set(args.arms) == set(STARTS) and set(args.seeds) == set(SEEDS) and not overrides
     written = args.page or (PAGE if is_whole or args.render else FOLDER / "miniature.md")
     if args.render is None:
         FOLDER.mkdir(parents=True, exist_ok=True)
@@ -57,7 +60,7 @@ def main(argv: Sequence[str]) -> int:
             except BlockingIOError:
                 print(f"{FOLDER}: a sweep is at work here, or runs of one that was killed; wait for them, or end them")
                 return 2
-            failed = sweep(args.arms, args.seeds, args.overrides, args.processes, lock.fileno())
+            failed = sweep(args.arms, args.seeds, overrides, args.processes, lock.fileno())
         if failed:
             print(f"failed: {', '.join(failed)}; what they said is in {FOLDER}/<run>.log. The same command goes on.")
             return 1
