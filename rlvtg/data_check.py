@@ -20,7 +20,7 @@ from rlvtg.data.check import Fault, check, find_faults
 from rlvtg.data.duration import filled
 from rlvtg.data.read import read
 from rlvtg.data.sample import DataError, Sample
-from rlvtg.recipe import Recipe
+from rlvtg.recipe import Recipe, data_used
 from rlvtg.video.cache import ClipCache
 from rlvtg.video.decode import END_SLACK
 from rlvtg.video.index import WINDOW, VideoError
@@ -132,7 +132,7 @@ def check_recipe(recipe: Recipe, *, decode: bool = False, folder: str | os.PathL
     """
     make_demo(recipe)
     folder = Path(recipe.output_dir if folder is None else folder)
-    used = {stage.data for stage in recipe.stages.values()} | {recipe.evaluation.data}
+    used = {name for _, name in data_used(recipe)}
     folder.mkdir(parents=True, exist_ok=True)
     probes = read_probes(folder / PROBES, again=True)
     status = 0

@@ -5,6 +5,7 @@ Whatever a recipe, a reward or an annotation file has wrong comes to light here,
 
 import os
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ from rlvtg.data.narration import narrate
 from rlvtg.data.row import COLUMNS, rows
 from rlvtg.data.sample import DataError, Sample
 from rlvtg.data_check import PROBES, make_demo, usable_samples
-from rlvtg.evaluation.protocol import chosen
-from rlvtg.recipe import GrpoStage, Recipe, RecipeError, SftStage, prompts_per_rollout
+from rlvtg.disk import remove_unfinished, write_whole
+from rlvtg.evaluation.protocol import chosen, metric_names
+from rlvtg.recipe import GrpoStage, Recipe, RecipeError, SftStage, data_used, prompts_per_rollout
 from rlvtg.reward import Reward, bind
 from rlvtg.text.grammar import grammar
 from rlvtg.video.scan import Probes, read_probes, write_probes
@@ -24,11 +26,15 @@ Rows = list[dict[str, Any]]
 
 @dataclass(frozen=True)
 class Prepared:
-    """What a recipe needs before a model loads: the folder of its run, and rows and rewards by stage."""
+    """What a recipe needs before a model loads: the folder of its run, and rows and rewards by stage.
+
+    `validation_rows` has the stages that may stop early.
+    """
 
     folder: Path
     stage_rewards: dict[str, list[Reward]]
     stage_rows: dict[str, Rows]
+    validation_rows: dict[str, Rows]
     test_rows: Rows
 
 
@@ -45,16 +51,17 @@ def prepare(recipe: Recipe) -> Prepared:
     make_demo(recipe)
     folder = _free_folder(recipe)
     folder.mkdir(parents=True, exist_ok=True)
+    remove_unfinished(folder)
     # a resumed run reads the videos again that have changed since
     probes = read_probes(folder / PROBES, again=True)
     try:
-        stage_rows, test_rows = _read(recipe, folder, probes)
+        rows_by_use = _read(recipe, folder, probes)
     finally:
         write_probes(folder / PROBES, probes)
     written = folder / "recipe.yaml"
     if not written.exists():
-        written.write_text(recipes.dump(replace(recipe, output_dir=str(folder))), encoding="utf-8")
-    return Prepared(folder, stage_rewards, stage_rows, test_rows)
+        write_whole(written, recipes.dump(replace(recipe, output_dir=str(folder))))
+    return Prepared(folder, stage_rewards, *rows_by_use)
 
 
 def follow(recipe: Recipe, folder: Path) -> Prepared:
@@ -68,7 +75,14 @@ def follow(recipe: Recipe, folder: Path) -> Prepared:
 def _bind(recipe: Recipe) -> dict[str, list[Reward]]:
     """The rewards of the GRPO stages; what the recipe names besides them is there too."""
     grammar(recipe.grammar)
-    chosen(recipe.evaluation)
+    known = metric_names(chosen(recipe.evaluation))
+    for name, stage in recipe.stages.items():
+        if stage.early_stopping is not None and stage.early_stopping.metric not in known:
+            got = stage.early_stopping.metric
+            nearest = get_close_matches(got, known, n=1, cutoff=0.0)[0]
+            raise RecipeError(
+                f"stages.{name}.early_stopping.metric: got {got!r}, nearest: {nearest} (allowed: {', '.join(known)})"
+            )
     return {
         name: bind(stage.rewards, COLUMNS, grammar=recipe.grammar)
         for name, stage in recipe.stages.items()
@@ -98,12 +112,12 @@ def _require_same_recipe(written: Path, recipe: Recipe) -> None:
         )
 
 
-def _read(recipe: Recipe, folder: Path | None, probes: Probes) -> tuple[dict[str, Rows], Rows]:
-    """The rows of every stage and of the evaluation. Bad rows are listed in `folder`, if one is given.
+def _read(recipe: Recipe, folder: Path | None, probes: Probes) -> tuple[dict[str, Rows], dict[str, Rows], Rows]:
+    """The rows of every stage, of its validation and of the evaluation. Bad rows are listed in `folder`, if given.
 
     `probes` is what is known of the videos; it gets what is read now.
     """
-    used = {stage.data for stage in recipe.stages.values()} | {recipe.evaluation.data}
+    used = {name for _, name in data_used(recipe)}
     # in the order of the recipe: the first thing that is wrong is the same every time
     samples = {}
     for name in [name for name in recipe.data if name in used]:
@@ -123,7 +137,12 @@ def _read(recipe: Recipe, folder: Path | None, probes: Probes) -> tuple[dict[str
                     "(per_device_train_batch_size / num_generations * steps_per_generation * devices)"
                 )
         stage_rows[name] = found
-    return stage_rows, rows(samples[recipe.evaluation.data], recipe.prompt, recipe.system)
+    validation_rows = {
+        name: rows(samples[stage.early_stopping.data], recipe.prompt, recipe.system)
+        for name, stage in recipe.stages.items()
+        if stage.early_stopping is not None
+    }
+    return stage_rows, validation_rows, rows(samples[recipe.evaluation.data], recipe.prompt, recipe.system)
 
 
 def _supervised(recipe: Recipe, name: str, stage: SftStage, samples: list[Sample]) -> Rows:

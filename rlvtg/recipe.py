@@ -114,6 +114,26 @@ class Lora:
 
 
 @dataclass
+class EarlyStopping:
+    """Validation while a stage trains: it stops when that gets no better, and leaves the weights that did best."""
+
+    data: str = MISSING  # a key of Recipe.data
+    eval_steps: int = MISSING  # optimizer steps between two validations; the last step is validated too
+    metric: str = "mIoU"  # of an evaluation's metrics.json
+    patience: int = 3  # validations in a row that are no better before the stage stops
+    min_delta: float = 0.0  # by which a value must beat the best so far to be better
+
+
+@dataclass
+class Plateau:
+    """A GRPO stage stops when neither the reward nor its spread within groups changes any more, as TimeLens does."""
+
+    window: int = MISSING  # optimizer steps; means over this many are compared with means over as many before
+    patience: int = 2  # comparisons in a row without a change before the stage stops
+    min_delta: float = 0.01  # up to which two means count as the same
+
+
+@dataclass
 class Stage:
     """What both kinds of stage have; the names are Hugging Face's TrainingArguments where it has them."""
 
@@ -135,6 +155,7 @@ class Stage:
     freeze: list[str] = field(default_factory=list)  # module-name prefixes, e.g. visual.patch_embed, visual.blocks
     lora: Lora | None = None  # null = full fine-tuning
     export: list[str] = field(default_factory=list)  # of adapter, merged; empty = adapter with lora, merged without
+    early_stopping: EarlyStopping | None = None  # null = the last step's weights, whatever they are worth
 
 
 @dataclass
@@ -179,6 +200,7 @@ class GrpoStage(Stage):
     # With share_prefix: a micro-batch of more tokens than this runs its completions in several calls, each with their
     # prompts, and learns the same; null = always one call. Saves memory together with gradient_checkpointing.
     max_tokens_per_forward: int | None = None
+    plateau: Plateau | None = None  # null = trained to the last step, however flat the reward
 
 
 @dataclass
@@ -429,7 +451,7 @@ def _apply_scale(tree: dict[str, Any], file: Path, origins: dict[str, str]) -> N
 
 
 def _check_scale_data(recipe: Recipe, label: str) -> None:
-    for path, name in _data_used(recipe):
+    for path, name in data_used(recipe):
         if name not in recipe.data:
             has = _listed(recipe.data)
             raise RecipeError(
@@ -559,6 +581,8 @@ def _narrow(kind: Any, value: Any) -> Any:
 _RANGES: tuple[tuple[str, str, Callable[[float], bool]], ...] = (
     ("fps learning_rate temperature epsilon epsilon_high num_train_epochs decode_timeout", "above 0", lambda x: x > 0),
     ("feature_cache_gb", "above 0", lambda x: x > 0),
+    ("eval_steps window patience", "1 or more", lambda x: x >= 1),
+    ("min_delta", "0 or more", lambda x: x >= 0),
     ("beta warmup_steps weight_decay max_grad_norm top_k pictures zoom seed", "0 or more", lambda x: x >= 0),
     ("cache_gb duration_slack", "0 or more", lambda x: x >= 0),
     ("limit min_frames max_frames min_pixels max_pixels total_pixels", "1 or more", lambda x: x >= 1),
@@ -590,7 +614,7 @@ def check(recipe: Recipe, world_size: int = 1) -> None:
     if videos != 1 or queries < 1:
         got = f"{{video}} {videos} times and {{query}} {queries} times"
         raise RecipeError(f"prompt: got {got}, want {{video}} exactly once and {{query}} at least once")
-    for path, name in _data_used(recipe):
+    for path, name in data_used(recipe):
         _check_choice(path, name, recipe.data)
         _check_source(recipe, name)
     for name, stage in recipe.stages.items():
@@ -678,8 +702,14 @@ def _check_template(path: str, template: str, example: Mapping[str, Any]) -> Non
         raise RecipeError(f"{path}: {error}; seconds take a number's format, {{query}} and {{video}} none") from None
 
 
-def _data_used(recipe: Recipe) -> list[tuple[str, str]]:
+def data_used(recipe: Recipe) -> list[tuple[str, str]]:
+    """Where a recipe names data, and which: (path of the field, key of Recipe.data)."""
     used = [(f"stages.{name}.data", stage.data) for name, stage in recipe.stages.items()]
+    used += [
+        (f"stages.{name}.early_stopping.data", stage.early_stopping.data)
+        for name, stage in recipe.stages.items()
+        if stage.early_stopping is not None
+    ]
     return [*used, ("evaluation.data", recipe.evaluation.data)]
 
 
@@ -746,6 +776,9 @@ def _check_grpo(path: str, stage: GrpoStage, recipe: Recipe, world_size: int) ->
     _check_choice(f"{path}.loss_type", stage.loss_type, LOSS_TYPES)
     _check_choice(f"{path}.scale_rewards", stage.scale_rewards, SCALE_REWARDS)
     _check_choice(f"{path}.importance_sampling_level", stage.importance_sampling_level, IMPORTANCE_SAMPLING_LEVELS)
+    if stage.plateau is not None and stage.plateau.window % recipe.logging_steps:
+        raise RecipeError(f"{path}.plateau.window: got {stage.plateau.window} with logging_steps "
+                          f"{recipe.logging_steps}, want a multiple of it")  # fmt: skip
     if not any(spec.weight for spec in stage.rewards.values()):
         raise RecipeError(f"{path}.rewards: got no reward with a weight other than 0, want one or more to learn from")
     rows, group = stage.per_device_train_batch_size, stage.num_generations

@@ -4,23 +4,29 @@ Everything lands in one folder:
 
     recipe.yaml             the resolved recipe
     bad_rows.<data>.jsonl   rows that were left out, with reasons
-    <stage>/                checkpoints, logs, log_history.json, adapter/ and/or merged/, completions/ (GRPO)
+    <stage>/                checkpoints, logs, log_history.json, adapter/ and/or merged/, completions/ (GRPO),
+                            validation/<step>/ (with early_stopping; as below evaluation/)
     evaluation/<label>/     predictions.jsonl, metrics.json and what they were made from (see evaluation/evaluate.py);
                             labels are `before` and the stages' names
     metrics.json            the evaluations side by side
     pictures/               learning curves, filmstrips
+
+Whatever is written appears whole or not at all, so that a run that was killed at any moment, or found the disk full,
+goes on with `resume=true` and ends with the weights and numbers of one that was not.
 """
 
 import json
+import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
-from transformers import Trainer
-from transformers.trainer_utils import get_last_checkpoint
 
+from rlvtg.disk import DiskError, write_whole, writing
 from rlvtg.doctor import require_parity
 from rlvtg.evaluation.evaluate import dtype, evaluate
 from rlvtg.evaluation.metrics import best_constant, constant_predictions, ious, score
@@ -36,8 +42,10 @@ from rlvtg.model.load import load_config, load_model, load_processor
 from rlvtg.model.vision import share_vision
 from rlvtg.prepare import Prepared, Rows, follow
 from rlvtg.recipe import GrpoStage, Recipe, SftStage, is_made
+from rlvtg.training.early_stop import StoppingTrainer
 from rlvtg.training.grpo import grpo_trainer
 from rlvtg.training.progress import Progress
+from rlvtg.training.resume import last_checkpoint
 from rlvtg.training.setup import generating
 from rlvtg.training.sft import sft_trainer
 from rlvtg.video.store import clip_store
@@ -51,6 +59,9 @@ def run(recipe: Recipe, prepared: Prepared | None) -> int:
     Args:
         recipe: the recipe.
         prepared: what `prepare` returned in the main process; None in the others.
+
+    Raises:
+        DiskError: something could not be written; it says how to go on.
     """
     started = time.monotonic()
     state = PartialState(cpu=recipe.use_cpu)
@@ -58,33 +69,55 @@ def run(recipe: Recipe, prepared: Prepared | None) -> int:
         tiny_model.make(recipe.model, seed=recipe.tiny.seed)
     prepared = _share(recipe, prepared)
     folder = prepared.folder
-    kind = family(load_config(recipe.model))  # a model that is not supported is refused before its processor is read
-    encoder = Encoder(
-        load_processor(recipe.model), kind, recipe.video, store=clip_store(recipe), features=feature_cache(recipe)
-    )
-    if recipe.evaluation.before and not _done(folder / "evaluation" / BEFORE):
-        model = load_model(recipe.model, dtype=dtype(recipe), attn_implementation=recipe.attn_implementation)
-        share_vision(model, encoder.features)
-        place = folder / "evaluation" / BEFORE
-        model = model.to(state.device)
-        share_vision(model, encoder.features)
-        evaluate(recipe, model, encoder, prepared.test_rows, place, state, name=recipe.model, replace=True)
-        del model
-    path = recipe.model
-    for name, stage in recipe.stages.items():
-        place = folder / name
-        if not _done(place):
-            trainer = _trainer(recipe, name, stage, prepared, path, encoder)
-            with generating(trainer) as model:
-                require_parity(model, encoder, prepared.stage_rows[name][0])
-            _train(trainer, recipe, place)
-            _finish(trainer, recipe, name, prepared, encoder, state)
-            del trainer
-        path = str(place / MERGED)
-    if state.is_main_process:
-        finish(recipe, prepared, encoder, seconds=time.monotonic() - started)
+    with _telling_how_to_go_on(recipe, folder):
+        kind = family(
+            load_config(recipe.model)
+        )  # a model that is not supported is refused before its processor is read
+        encoder = Encoder(
+            load_processor(recipe.model), kind, recipe.video, store=clip_store(recipe), features=feature_cache(recipe)
+        )
+        if recipe.evaluation.before and not _done(folder / "evaluation" / BEFORE):
+            _evaluate_before(recipe, prepared, encoder, state)
+        path = recipe.model
+        for name, stage in recipe.stages.items():
+            place = folder / name
+            if not _done(place):
+                trainer = _trainer(recipe, name, stage, prepared, path, encoder, state)
+                with generating(trainer) as model:
+                    require_parity(model, encoder, prepared.stage_rows[name][0])
+                _train(trainer, recipe, place)
+                _finish(trainer, recipe, name, prepared, encoder, state)
+                del trainer
+            path = str(place / MERGED)
+        if state.is_main_process:
+            finish(recipe, prepared, encoder, seconds=time.monotonic() - started)
     state.wait_for_everyone()
     return 0
+
+
+@contextmanager
+def _telling_how_to_go_on(recipe: Recipe, folder: Path) -> Iterator[None]:
+    """A disk that refuses a write ends the run with one sentence: what, why, what is whole, and how to go on."""
+    try:
+        with writing(folder):
+            yield
+    except DiskError as error:
+        running = next((name for name in recipe.stages if not _done(folder / name)), None)
+        last = None if running is None else last_checkpoint(folder / running)
+        print(file=sys.stderr)  # ends the line of a progress bar
+        kept = "what was done before is kept" if last is None else f"the last whole checkpoint is {last}"
+        raise DiskError(
+            f"{error}; {kept}; make room, then go on with recipe={folder / 'recipe.yaml'} resume=true"
+        ) from error
+
+
+def _evaluate_before(recipe: Recipe, prepared: Prepared, encoder: Encoder, state: PartialState) -> None:
+    model = load_model(recipe.model, dtype=dtype(recipe), attn_implementation=recipe.attn_implementation)
+    model = model.to(state.device)
+    share_vision(model, encoder.features)
+    place = prepared.folder / "evaluation" / BEFORE
+    with writing(place):
+        evaluate(recipe, model, encoder, prepared.test_rows, place, state, name=recipe.model, replace=True)
 
 
 def _share(recipe: Recipe, prepared: Prepared | None) -> Prepared:
@@ -95,47 +128,73 @@ def _share(recipe: Recipe, prepared: Prepared | None) -> Prepared:
 
 
 def _trainer(
-    recipe: Recipe, name: str, stage: SftStage | GrpoStage, prepared: Prepared, path: str, encoder: Encoder
-) -> Trainer:
+    recipe: Recipe,
+    name: str,
+    stage: SftStage | GrpoStage,
+    prepared: Prepared,
+    path: str,
+    encoder: Encoder,
+    state: PartialState,
+) -> StoppingTrainer:
     """The trainer of one stage, for the model at `path`."""
-    place = str(prepared.folder / name)
+    place = prepared.folder / name
+    trainer: StoppingTrainer
     if isinstance(stage, SftStage):
-        trainer = sft_trainer(recipe, stage, prepared.stage_rows[name], path, encoder, place)
+        trainer = sft_trainer(recipe, stage, prepared.stage_rows[name], path, encoder, str(place))
     else:
         trainer = grpo_trainer(
-            recipe, stage, prepared.stage_rows[name], prepared.stage_rewards[name], path, encoder, place
+            recipe, stage, prepared.stage_rows[name], prepared.stage_rewards[name], path, encoder, str(place)
         )
+        if stage.plateau is not None:
+            trainer.watch_plateau(stage.plateau)
+    if stage.early_stopping is not None:
+        settings = replace(recipe, evaluation=replace(recipe.evaluation, data=stage.early_stopping.data))
+        rows = prepared.validation_rows[name]
+
+        def validate(step: int) -> dict[str, float]:
+            tested = place / "validation" / str(step)
+            with generating(trainer) as model, writing(tested):
+                metrics = evaluate(settings, model, encoder, rows, tested, state, name=str(place), replace=True)
+            shared = [{key: value for key, value in metrics.items() if key != "protocol"}]
+            broadcast_object_list(shared)  # the main process has them
+            return shared[0]
+
+        trainer.watch_validation(stage.early_stopping, validate)
     Progress.install(trainer, title=name)
     return trainer
 
 
-def _train(trainer: Trainer, recipe: Recipe, place: Path) -> None:
-    """Train, from the stage's last checkpoint when the run is resumed."""
-    started = time.process_time()
-    trainer.train(resume_from_checkpoint=get_last_checkpoint(str(place)) if recipe.resume and place.is_dir() else None)
+def _train(trainer: StoppingTrainer, recipe: Recipe, place: Path) -> None:
+    """Train, from the stage's last checkpoint when the run is resumed; then take the weights that are to be kept."""
+    with writing(place):
+        trainer.train(last_checkpoint(place) if recipe.resume else None)
     if trainer.accelerator.is_main_process:
-        history = {"cpu_seconds": time.process_time() - started, "log": trainer.state.log_history}
-        (place / "log_history.json").write_text(json.dumps(history), encoding="utf-8")
+        history = {"cpu_seconds": trainer.cpu_seconds, "log": trainer.state.log_history}
+        with writing(place / "log_history.json"):
+            write_whole(place / "log_history.json", json.dumps(history))
         if "wandb" in recipe.report_to:
             import wandb  # an extra
 
             wandb.finish()  # every stage is a run of its own, under its own name
+    trainer.take_best()
 
 
 def _finish(
-    trainer: Trainer, recipe: Recipe, name: str, prepared: Prepared, encoder: Encoder, state: PartialState
+    trainer: StoppingTrainer, recipe: Recipe, name: str, prepared: Prepared, encoder: Encoder, state: PartialState
 ) -> None:
     """Evaluate and export what a stage has trained, then mark the stage as done."""
     stage, place = recipe.stages[name], prepared.folder / name
     with generating(trainer) as model:
         tested = prepared.folder / "evaluation" / name
-        evaluate(recipe, model, encoder, prepared.test_rows, tested, state, name=str(place), replace=True)
+        with writing(tested):
+            evaluate(recipe, model, encoder, prepared.test_rows, tested, state, name=str(place), replace=True)
         if state.is_main_process:
             kinds = stage.export or ([ADAPTER] if stage.lora else [MERGED])
             is_last = name == list(recipe.stages)[-1]
             # the next stage starts from plain weights, and takes these for its reference
             export(model, encoder.processor, place, kinds if is_last else sorted({*kinds, MERGED}))
-            (place / "done.json").write_text("{}\n", encoding="utf-8")
+            with writing(place / "done.json"):
+                write_whole(place / "done.json", "{}\n")
     state.wait_for_everyone()
 
 

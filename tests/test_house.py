@@ -24,8 +24,9 @@ BELOW: dict[str, list[str]] = {
     "torchvision_on_cpu": [],
     "text": [],
     "recipe": [],
-    "data": ["text.span", "text.inverse", "text.verbs", "recipe"],
-    "video": ["text.span", "recipe"],
+    "disk": [],
+    "data": ["text.span", "text.inverse", "text.verbs", "recipe", "disk"],
+    "video": ["text.span", "recipe", "disk"],
     "reward": ["recipe", "text"],
     "judge": [],
     "model": ["video", "text"],
@@ -48,6 +49,7 @@ BELOW: dict[str, list[str]] = {
 # What a part, or one module of it, may import from outside rlvtg and the standard library, where that is a closed list.
 # Three rewards share a tagger and rewards import nothing of each other, so one module of text loads the taggers.
 OUTSIDE: dict[str, set[str]] = {
+    "disk": set(),
     "text": set(),
     "text.verbs": {"HanTa", "spacy"},
     "recipe": {"omegaconf", "yaml"},
@@ -55,7 +57,7 @@ OUTSIDE: dict[str, set[str]] = {
 }
 # Slow to import; a bad recipe, annotation or reward must be reported before any of it loads.
 HEAVY = {"torch", "torchvision", "transformers", "trl", "peft", "accelerate", "deepspeed", "vllm"}
-LIGHT = {"data", "video", "reward", "data_check", "prepare", "mistakes", "completions", "tryout"}
+LIGHT = {"disk", "data", "video", "reward", "data_check", "prepare", "mistakes", "completions", "tryout"}
 # Libraries that a few places have to themselves. What a model wrote is read by text/tags.py and text/grammars/
 # alone; the others read what people wrote.
 OWNERS = {

@@ -14,6 +14,7 @@ from datasets import Dataset
 from transformers import PreTrainedModel
 from trl import GRPOConfig, GRPOTrainer
 from trl.models.utils import disable_gradient_checkpointing
+from trl.trainer.utils import nanstd
 
 from rlvtg.model.inputs import Encoder, Inputs, batch
 from rlvtg.model.load import prepare
@@ -23,8 +24,8 @@ from rlvtg.reward import NOT_PASSED, Reward
 from rlvtg.rollout.hf import rollout
 from rlvtg.text.grammar import grammar
 from rlvtg.text.span import snapped
+from rlvtg.training.early_stop import SPREAD, StoppingTrainer
 from rlvtg.training.prefix import at_least, packed, slices, unpacked
-from rlvtg.training.resume import ResumingTrainer
 from rlvtg.training.setup import generating, keep_features, lora_config, trainable_model, training_arguments
 
 TOLERANCE = 1e-4
@@ -33,7 +34,7 @@ COARSE_TOLERANCE = 0.3
 """The same in bfloat16 or float16, whose rounding depends on how rows are batched."""
 
 
-class VideoGRPOTrainer(ResumingTrainer, GRPOTrainer):
+class VideoGRPOTrainer(StoppingTrainer, GRPOTrainer):
     """`GRPOTrainer` for rows with a `video` column.
 
     Args:
@@ -143,7 +144,16 @@ class VideoGRPOTrainer(ResumingTrainer, GRPOTrainer):
             self._log_completion_extra(column, [row[column] for row in inputs])
         self._log_completion_extra("predicted", [[list(span) for span in found] for found in spans])
         self._log_metric("completions/unparsed", sum(not found for found in spans) / len(spans))
-        return super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+        rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+        totals = (rewards * self.reward_weights.to(rewards.device)).nansum(dim=1)
+        totals[rewards.isnan().all(dim=1)] = torch.nan
+        mode = "train" if self.model.training else "eval"
+        group = self.num_generations if self.model.training else self.num_generations_eval
+        self._metrics[mode][SPREAD].append(float(nanstd(totals.view(-1, group), dim=1).nanmean()))
+        return rewards
+
+    def between_batches(self) -> bool:
+        return self._step % (self.args.steps_per_generation * self.num_iterations) == 0
 
     def _prepare_inputs(self, generation_batch: Any) -> dict[str, Any]:
         before = self._buffered_inputs
@@ -235,7 +245,8 @@ class VideoGRPOTrainer(ResumingTrainer, GRPOTrainer):
         self.share_prefix = True
         differences = self.accelerator.gather(((found[0] - found[1]) * alive).abs().max()[None])
         difference = float(differences.max())
-        self._metrics["train"]["shared_prefix/difference"].append(difference)
+        if self.state.global_step == 0:  # a run that goes on from a checkpoint logs what it would have logged unkilled
+            self._metrics["train"]["shared_prefix/difference"].append(difference)
         exact = self.model.dtype == torch.float32 and self.accelerator.mixed_precision == "no"
         tolerance = TOLERANCE if exact else COARSE_TOLERANCE
         if not difference <= tolerance:
