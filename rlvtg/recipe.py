@@ -201,6 +201,8 @@ class GrpoStage(Stage):
     # prompts, and learns the same; null = always one call. Saves memory together with gradient_checkpointing.
     max_tokens_per_forward: int | None = None
     plateau: Plateau | None = None  # null = trained to the last step, however flat the reward
+    # Up to so many queries of one video are drawn together, and with share_prefix a micro-batch runs their video once.
+    queries_per_video: int = 1
 
 
 @dataclass
@@ -589,7 +591,7 @@ _RANGES: tuple[tuple[str, str, Callable[[float], bool]], ...] = (
     ("r lora_alpha sft rl validation test batch_size max_new_tokens", "1 or more", lambda x: x >= 1),
     ("per_device_train_batch_size gradient_accumulation_steps", "1 or more", lambda x: x >= 1),
     ("num_iterations steps_per_generation max_completion_length max_tokens_per_forward", "1 or more", lambda x: x >= 1),
-    ("logging_steps save_steps save_total_limit", "1 or more", lambda x: x >= 1),
+    ("logging_steps save_steps save_total_limit queries_per_video", "1 or more", lambda x: x >= 1),
     ("num_generations", "2 or more, since a group's completions are compared", lambda x: x >= 2),
     ("max_steps", "1 or more, or -1 for off", lambda x: x >= 1 or x == -1),
     ("thresholds max_bad_fraction narrate", "from 0 to 1", lambda x: 0 <= x <= 1),
@@ -786,6 +788,9 @@ def _check_grpo(path: str, stage: GrpoStage, recipe: Recipe, world_size: int) ->
         got = f"groups are kept whole on a device; got {rows} with num_generations {group}"
         multiples = f"{group}, {2 * group}, {3 * group} ..."
         raise RecipeError(f"{path}.per_device_train_batch_size: {got}; allowed {multiples}")
+    if stage.queries_per_video > rows // group:
+        raise RecipeError(f"{path}.queries_per_video: got {stage.queries_per_video}, but a micro-batch holds "
+                          f"{rows // group} prompts (per_device_train_batch_size / num_generations)")  # fmt: skip
     prompts = prompts_per_rollout(stage, world_size)
     if source.limit is not None and source.limit < prompts:
         steps = stage.steps_per_generation or stage.gradient_accumulation_steps

@@ -3,6 +3,7 @@
 import math
 import random
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -169,7 +170,7 @@ def test_micro_batches_hold_whole_groups_after_trl_has_shuffled_them(saved, tmp_
 
 def test_whole_groups_moves_rows_and_changes_none():
     rng = random.Random(0)
-    prompts = [object() for _ in range(4)]
+    prompts = [SimpleNamespace(video=object()) for _ in range(4)]
     rows = [(prompt, k) for prompt in range(4) for k in range(3)]
     rng.shuffle(rows)
     shuffled = [
@@ -187,6 +188,44 @@ def test_whole_groups_moves_rows_and_changes_none():
         assert [prompts[prompt] for prompt, _ in part["tokens"].tolist()] == part["prompts"]
         assert part["num_items_in_batch"] == 12 and part["absent"] is None
     assert sorted(map(tuple, torch.cat([part["tokens"] for part in dealt]).tolist())) == sorted(rows)
+
+
+def test_groups_about_one_video_come_to_lie_in_one_micro_batch():
+    videos = [object(), object()]
+    prompts = [SimpleNamespace(video=videos[index % 2]) for index in range(4)]
+    parts = [[0, 1, 2], [3, 0, 1], [1, 2, 3], [2, 3, 0]]
+    dealt = whole_groups([{"prompts": [prompts[index] for index in part]} for part in parts])
+    number = {id(prompt): index for index, prompt in enumerate(prompts)}
+    order = [number[id(prompt)] for micro_batch in dealt for prompt in micro_batch["prompts"]]
+    assert order == [0, 0, 0, 2, 2, 2, 1, 1, 1, 3, 3, 3]
+
+
+@pytest.mark.slow
+def test_queries_of_one_video_are_drawn_together_and_run_their_video_once(saved, tmp_path, monkeypatch):
+    rows = [row(video, query) for query in ("red", "a blue circle") for video in saved[2]]
+    trainer = a_trainer(
+        saved, tmp_path, monkeypatch, rows=rows, per_device_train_batch_size=2 * G, queries_per_video=2, max_steps=3
+    )
+    encoded = []
+    trainer.model.model.visual.register_forward_pre_hook(
+        lambda _, args, kwargs: encoded.append(len(kwargs["grid_thw"] if "grid_thw" in kwargs else args[1])),
+        with_kwargs=True,
+    )
+    seen = []
+    plain = trainer._compute_loss
+
+    def noted(model, inputs):
+        before = len(encoded)
+        loss = plain(model, inputs)
+        seen.append(({id(prompt.video) for prompt in inputs["prompts"]}, encoded[before:]))
+        return loss
+
+    trainer._compute_loss = noted
+    trainer.train()
+    assert len(seen) == 3
+    for videos, grids in seen:
+        assert len(videos) == 1
+        assert len(grids) == 1
 
 
 @pytest.mark.parametrize("share_prefix", [True, False])
@@ -256,11 +295,14 @@ def test_a_run_with_shared_prompts_in_any_number_of_calls_learns_what_one_withou
         trainer.model.model.language_model.register_forward_pre_hook(
             lambda _, args, kwargs, calls=calls: calls.append(kwargs["inputs_embeds"][..., 0].numel()), with_kwargs=True
         )
+        before = weights(trainer)
         trainer.train()
         learned.append(weights(trainer))
         tokens.append(calls[-1])
-        for name, value in learned[-1].items():
-            assert (value - learned[0][name]).abs().max() < 1e-5, name
+        # Adam makes a step of full size of a gradient that is next to nothing, so single weights may differ
+        moved = sum(float((learned[0][name] - value).norm()) for name, value in before.items())
+        apart = sum(float((value - learned[0][name]).norm()) for name, value in learned[-1].items())
+        assert apart < 1e-3 * moved
     assert tokens[0] > tokens[1] > 40 >= tokens[2]
 
 

@@ -417,6 +417,12 @@ def test_a_cycle_through_two_files_is_named(here: Path) -> None:
         ("stages.rl.num_generations=1", "stages.rl.num_generations: got 1, allowed: 2 or more"),
         ("stages.rl.num_iterations=0", "stages.rl.num_iterations: got 0, allowed: 1 or more"),
         ("stages.rl.steps_per_generation=0", "stages.rl.steps_per_generation: got 0, allowed: 1 or more"),
+        ("stages.rl.queries_per_video=0", "stages.rl.queries_per_video: got 0, allowed: 1 or more"),
+        (
+            "stages.rl.queries_per_video=3",
+            "stages.rl.queries_per_video: got 3, but a micro-batch holds 1 prompts "
+            "(per_device_train_batch_size / num_generations)",
+        ),
         ("stages.rl.max_tokens_per_forward=0", "stages.rl.max_tokens_per_forward: got 0, allowed: 1 or more"),
         (
             "stages.rl={share_prefix: false, max_tokens_per_forward: 9}",

@@ -26,6 +26,7 @@ from rlvtg.text.grammar import grammar
 from rlvtg.text.span import snapped
 from rlvtg.training.early_stop import SPREAD, StoppingTrainer
 from rlvtg.training.prefix import at_least, packed, slices, unpacked
+from rlvtg.training.sampler import GroupSampler, Order, shuffled, videos_together
 from rlvtg.training.setup import generating, keep_features, lora_config, trainable_model, training_arguments
 
 TOLERANCE = 1e-4
@@ -45,6 +46,7 @@ class VideoGRPOTrainer(StoppingTrainer, GRPOTrainer):
             needs sdpa attention and no dropout; otherwise once for every completion. The numbers are the same, which
             is checked on the first group of a run and logged as `shared_prefix/difference`.
         max_tokens_per_forward: a micro-batch of more tokens, with its prompts shared, is run in several calls.
+        order: the rows of an epoch (`rlvtg.training.sampler`); None is all of them, shuffled.
         model, reward_funcs, args, train_dataset, kwargs: as for `GRPOTrainer`. `args.per_device_train_batch_size` is a
             multiple of `args.num_generations`: a group is kept whole.
     """
@@ -63,6 +65,7 @@ class VideoGRPOTrainer(StoppingTrainer, GRPOTrainer):
         snap_spans: bool = False,
         share_prefix: bool = True,
         max_tokens_per_forward: int | None = None,
+        order: Order | None = None,
         **kwargs: Any,
     ) -> None:
         if args.per_device_train_batch_size % args.num_generations:
@@ -74,6 +77,7 @@ class VideoGRPOTrainer(StoppingTrainer, GRPOTrainer):
         self.share_prefix = share_prefix
         self.max_tokens_per_forward = max_tokens_per_forward
         self._must_check = share_prefix
+        self._order = shuffled(len(train_dataset)) if order is None else order
         self.snap_spans = snap_spans
         self._grammar = grammar(grammar_name)
         self._rows: Sequence[Mapping[str, Any]] = []  # rows of the generation batch that is being made
@@ -95,6 +99,15 @@ class VideoGRPOTrainer(StoppingTrainer, GRPOTrainer):
         for held in (self.model, self.ref_model) if share_prefix else ():
             if held is not None and (reason := obstacle(held)):
                 raise ValueError(f"the model cannot share a prompt: {reason}, or share_prefix false")
+
+    def _get_train_sampler(self, dataset: Dataset | None = None) -> GroupSampler:
+        return GroupSampler(
+            self._order,
+            prompts=self.args.generation_batch_size // self.num_generations,
+            num_generations=self.num_generations,
+            repeats=self.num_iterations * self.args.steps_per_generation,
+            seed=self.args.seed,
+        )
 
     def _rollout(self, prompts: list[Any], trainer: GRPOTrainer) -> dict[str, Any]:
         """TRL's rollout hook: each prompt comes G times in a row; it is encoded, prefilled and then sampled G times."""
@@ -265,14 +278,16 @@ def _readable(content: str | Sequence[Mapping[str, Any]]) -> str:
 def whole_groups(micro_batches: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The rows of TRL's shuffled micro-batches, dealt out again so that each micro-batch holds whole groups.
 
-    Groups follow each other in the order in which the shuffle brought their first rows. Values are tensors or lists
-    with one entry per row, or scalars for the whole batch.
+    Groups follow each other in the order in which the shuffle brought the first rows about their videos, then their own
+    first rows. Values are tensors or lists with one entry per row, or scalars for the whole batch.
     """
     owners = [prompt for micro_batch in micro_batches for prompt in micro_batch["prompts"]]
-    first_seen: dict[int, int] = {}
+    videos: dict[int, int] = {}
+    groups: dict[int, int] = {}
     for owner in owners:
-        first_seen.setdefault(id(owner), len(first_seen))
-    order = sorted(range(len(owners)), key=lambda index: first_seen[id(owners[index])])
+        videos.setdefault(id(owner.video), len(videos))
+        groups.setdefault(id(owner), len(groups))
+    order = sorted(range(len(owners)), key=lambda row: (videos[id(owners[row].video)], groups[id(owners[row])]))
     size = len(owners) // len(micro_batches)
     dealt = [order[start : start + size] for start in range(0, len(order), size)]
     return [{key: _pick([micro[key] for micro in micro_batches], rows) for key in micro_batches[0]} for rows in dealt]
@@ -339,6 +354,9 @@ def grpo_trainer(
         snap_spans=stage.snap_spans,
         share_prefix=stage.share_prefix,
         max_tokens_per_forward=stage.max_tokens_per_forward,
+        order=videos_together(
+            [(row["video"], row["video_start"], row["video_end"]) for row in rows], stage.queries_per_video
+        ),
         peft_config=lora_config(stage, model),
     )
     if encoder.features is not None:

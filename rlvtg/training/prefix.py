@@ -44,7 +44,7 @@ def packed(
         video_token_id: the pad that stands for one merged video token.
 
     Returns:
-        `input_ids` (1, N), `position_ids` (3, 1, N), `shift_labels` (1, N), the videos and `prefix_plan`; and the
+        `input_ids` (1, N), `position_ids` (3, 1, N), `shift_labels` (1, N), the videos as in `batch` and `prefix_plan`; and the
         places (B, C) in the row at which each completion token is predicted, -1 where there is none.
 
     Raises:
@@ -95,6 +95,7 @@ def packed(
                 )
     device = completions.device
     unique = [video for video, _ in videos.values()]
+    keys = [digest for video in unique for digest in video.digests]
     call = {
         "input_ids": torch.cat(ids)[None].to(device),
         "position_ids": torch.cat(positions, dim=1)[:, None].to(device),
@@ -103,7 +104,7 @@ def packed(
         "video_grid_thw": torch.cat([video.grids for video in unique]).to(device),
         "video_rows": [video_row],
         "prefix_plan": plan([len(tokens) for tokens in ids], parents, device),
-    }
+    } | ({"video_keys": keys} if len(keys) == sum(len(video.grids) for video in unique) else {})
     return call, places.to(device)
 
 
