@@ -168,6 +168,19 @@ class VideoGRPOTrainer(StoppingTrainer, GRPOTrainer):
     def between_batches(self) -> bool:
         return self._step % (self.args.steps_per_generation * self.num_iterations) == 0
 
+    def progress(self) -> dict[str, Any]:
+        tables = {name: {key: list(value) for key, value in self._logs[name].items()} for name in ("rewards", "extra")}
+        lists = {name: list(self._logs[name]) for name in ("prompt", "completion", "advantages")}
+        return super().progress() | {"completions": lists | tables}
+
+    def recall(self, kept: Mapping[str, Any]) -> None:
+        super().recall(kept)
+        for name, logged in kept["completions"].items():
+            for key, values in logged.items() if isinstance(logged, dict) else ():
+                self._logs[name][key].extend(values)
+            if isinstance(logged, list):
+                self._logs[name].extend(logged)
+
     def _prepare_inputs(self, generation_batch: Any) -> dict[str, Any]:
         before = self._buffered_inputs
         inputs = super()._prepare_inputs(generation_batch)

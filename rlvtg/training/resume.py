@@ -130,10 +130,12 @@ class ResumingTrainer(Trainer):
         kept = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
         if kept.get("processes") != count:
             raise RecipeError(
-                f"{self._checkpoint} was not written by {count} processes; resume with as many as it was written by"
+                f"{self._checkpoint} was not written by {count} process{'es' if count > 1 else ''}; resume with as "
+                "many as it was written by"
             )
         self._began = (self._began[0] - kept["seconds"], self._began[1] - kept["cpu_seconds"])
         self.recall(kept["progress"])
+        self.model.train()  # TRL tells by it what a log entry is about, and a stage that was over trains no step
 
     def step_ended(self, control: TrainerControl) -> None:
         """Called after an optimizer step, before it is logged, validated and saved as `control` says."""
