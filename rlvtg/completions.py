@@ -18,7 +18,8 @@ def find(path: str | Path) -> list[Path]:
     """The files of completions that `path` stands for, in order.
 
     A .jsonl or .parquet file is itself. A folder stands for its parquet files, or else for those of its completions/ (a
-    stage of a run), or else for those of its one stage (a run). DataError says what is there instead.
+    stage of a run, or a round of a stage), or else for those of its one stage or round. DataError says what is there
+    instead.
     """
     path = Path(path)
     if path.is_file():
@@ -27,10 +28,10 @@ def find(path: str | Path) -> list[Path]:
         return [path]
     if not path.is_dir():
         raise DataError(f"{path}: no such file or folder of completions (looked in {Path.cwd()})")
-    stages = sorted(path.glob("*/completions"))
+    stages = sorted([*path.glob("*/completions"), *path.glob("*/round_*/completions")])
     if len(stages) > 1:
         listed = ", ".join(str(stage.parent) for stage in stages)
-        raise DataError(f"{path}: several stages have completions; name one of {listed}")
+        raise DataError(f"{path}: several stages or rounds have completions; name one of {listed}")
     for folder in (path, path / "completions", *stages):
         files = sorted(folder.glob("*.parquet"))
         if files:
@@ -83,8 +84,8 @@ def _with_text(row: Mapping[str, Any], where: str) -> dict[str, Any]:
 
 def recipe_of(file: Path) -> Path | None:
     """The recipe.yaml of the run that a file of completions or predictions lies in, None if it lies in none."""
-    # RUN/STAGE/completions/x.parquet, RUN/evaluation/LABEL/predictions.jsonl
-    for run in list(file.resolve().parents)[2:3]:
+    # RUN/STAGE/completions/x.parquet, RUN/STAGE/round_1/completions/x.parquet, RUN/evaluation/LABEL/predictions.jsonl
+    for run in list(file.resolve().parents)[2:4]:
         if (run / "recipe.yaml").is_file():
             return run / "recipe.yaml"
     return None

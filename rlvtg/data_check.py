@@ -4,16 +4,13 @@ Every distinct video is read once, without decoding a picture, before a model lo
 or is not the video that the row describes, is a bad row: counted, listed with its reason, never given another video.
 """
 
+import functools
 import json
 import os
-import threading
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-
-from tqdm import tqdm
 
 from rlvtg.data import tiny
 from rlvtg.data.check import Fault, check, find_faults
@@ -24,12 +21,13 @@ from rlvtg.recipe import Recipe, data_used
 from rlvtg.video.cache import ClipCache
 from rlvtg.video.decode import END_SLACK
 from rlvtg.video.index import WINDOW, VideoError
-from rlvtg.video.scan import MOST_WORKERS, Probes, read_probes, scan, write_probes
+from rlvtg.video.scan import Probes, for_each_video, read_probes, scan, write_probes
 from rlvtg.video.store import clip_store
-from rlvtg.video.worker import Probe
+from rlvtg.video.worker import DecodeWorker, Probe
 
 DURATION = "duration differs"
 PROBES = "videos.jsonl"  # in a run's folder: what every video file says of itself
+Cut = tuple[str, float | None, float | None]  # a file and the window of it that is shown
 
 
 def usable_samples(
@@ -163,35 +161,45 @@ def make_demo(recipe: Recipe) -> None:
 
 
 def decode_all(samples: Sequence[Sample], faults: Sequence[Fault | None], recipe: Recipe, probes: Probes) -> None:
-    """Decode every distinct clip of the samples without a fault, several at once, into the recipe's cache on disk.
+    """Decode every distinct clip of the samples without a fault, as `decoded` does.
 
-    What the cache holds already is read from there. A video that cannot be decoded is so noted in `probes`.
+    A video that cannot be decoded is so noted in `probes`.
     """
-    clips = dict.fromkeys(
-        (sample.video, sample.video_start, sample.video_end)
-        for sample, fault in zip(samples, faults, strict=True)
-        if fault is None and sample.video in probes
-    )
-    if not clips:
-        return
-    store, caches = clip_store(recipe), threading.local()
-    factor = pixel_unit(recipe.model)
+    there = [
+        cut(sample) for sample, fault in zip(samples, faults, strict=True) if fault is None and sample.video in probes
+    ]
+    for (video, _, _), error in decoded(there, recipe).items():
+        probes[video] = error
 
-    def decode(clip: tuple[str, float | None, float | None]) -> VideoError | None:
-        if not hasattr(caches, "own"):
-            caches.own = ClipCache(recipe.video, 0, factor=factor, store=store)
-        try:
-            caches.own.get(*clip)
-        except VideoError as error:
-            return error
-        return None
 
-    count = min(len(clips), MOST_WORKERS, len(os.sched_getaffinity(0)))
-    with ThreadPoolExecutor(count) as threads:
-        answers = tqdm(threads.map(decode, clips), total=len(clips), desc="decoding videos", unit="video", delay=2)
-        for (video, _, _), error in zip(clips, answers, strict=True):
-            if error is not None:
-                probes[video] = error
+def cut(sample: Sample) -> Cut:
+    """The part of a file that a sample is about."""
+    return sample.video, sample.video_start, sample.video_end
+
+
+def decoded(cuts: Iterable[Cut], recipe: Recipe) -> dict[Cut, VideoError]:
+    """What is wrong with each distinct clip that cannot be decoded; several videos are decoded at once, into the
+    recipe's cache on disk. What the cache holds already is left as it is."""
+    of_video: dict[str, list[Cut]] = {}
+    for each in dict.fromkeys(cuts):
+        of_video.setdefault(each[0], []).append(each)
+    store, factor = clip_store(recipe), pixel_unit(recipe.model)
+
+    @functools.cache
+    def cache(worker: DecodeWorker) -> ClipCache:
+        return ClipCache(recipe.video, 0, factor=factor, store=store, worker=worker)
+
+    def decode(video: str, worker: DecodeWorker) -> dict[Cut, VideoError]:
+        errors: dict[Cut, VideoError] = {}
+        for each in of_video[video]:
+            try:
+                cache(worker).keep(*each)
+            except VideoError as error:
+                errors[each] = error
+        return errors
+
+    found = for_each_video(list(of_video), decode, "decoding videos")
+    return {each: error for errors in found.values() for each, error in errors.items()}
 
 
 def pixel_unit(model: str) -> int:

@@ -441,7 +441,7 @@ def _shared_prefix(
     difference = 0.0
     for row, truth in enumerate(twice):
         count = len(truth.target)
-        branch = plan.offsets.index(int(places[row, 0]))
+        branch = plan.offsets.index(int(plan.scored[places[row, 0]]))
         seen = calls[0][:, 0, plan.seen(branch)]
         fault = _position_fault(seen, truth.positions, _follow(truth, count - 1))
         if fault:

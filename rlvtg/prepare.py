@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from rlvtg import recipe as recipes
+from rlvtg.data.difficulty import of_rows, read_difficulty
 from rlvtg.data.narration import narrate
 from rlvtg.data.row import COLUMNS, rows
 from rlvtg.data.sample import DataError, Sample
+from rlvtg.data.selected import choose_for_round
 from rlvtg.data_check import PROBES, make_demo, usable_samples
 from rlvtg.disk import remove_unfinished, write_whole
 from rlvtg.evaluation.protocol import chosen, metric_names
@@ -130,12 +132,14 @@ def _read(recipe: Recipe, folder: Path | None, probes: Probes) -> tuple[dict[str
             found = narrate(found, share=stage.narrate, seed=recipe.seed)
         else:
             found = rows(samples[stage.data], recipe.prompt, recipe.system)
-            needed = prompts_per_rollout(stage, int(os.environ.get("WORLD_SIZE", "1")))
+            world_size = int(os.environ.get("WORLD_SIZE", "1"))
+            needed = prompts_per_rollout(stage, world_size)
             if len(found) < needed:
                 raise DataError(
                     f"data.{stage.data}: got {len(found)} rows, but stage {name} takes {needed} at once "
                     "(per_device_train_batch_size / num_generations * steps_per_generation * devices)"
                 )
+            _try_selection(recipe, name, stage, found, world_size)
         stage_rows[name] = found
     validation_rows = {
         name: rows(samples[stage.early_stopping.data], recipe.prompt, recipe.system)
@@ -143,6 +147,16 @@ def _read(recipe: Recipe, folder: Path | None, probes: Probes) -> tuple[dict[str
         if stage.early_stopping is not None
     }
     return stage_rows, validation_rows, rows(samples[recipe.evaluation.data], recipe.prompt, recipe.system)
+
+
+def _try_selection(recipe: Recipe, name: str, stage: GrpoStage, found: Rows, world_size: int) -> None:
+    """Select the stage's first rows where that takes no model, to hear of what is wrong before one loads."""
+    difficulty = stage.difficulty
+    if difficulty is None:
+        choose_for_round(recipe, name, 1, found, lambda rows: [], world_size)
+    elif difficulty.file is not None:
+        file, known = difficulty.file, read_difficulty(difficulty.file, difficulty.format)
+        choose_for_round(recipe, name, 1, found, lambda rows: of_rows(known, rows, file), world_size)
 
 
 def _supervised(recipe: Recipe, name: str, stage: SftStage, samples: list[Sample]) -> Rows:

@@ -41,6 +41,18 @@ SCHEDULES = (
 # fmt: on
 LOSS_TYPES = ("grpo", "bnpo", "dr_grpo", "dapo", "cispo", "sapo", "luspo", "vespo")  # TRL 1.16
 SCALE_REWARDS = ("group", "batch", "none")
+DIFFICULTY_SCORES = ("first", "set")
+DIFFICULTY_FORMATS = ("rlvtg", "time_r1", "tempsamp_r1")
+CURRICULA = ("easy_first", "hard_first", "as_selected")
+# Ways of selecting rows, each with the parameters it takes; null is the value in the paper's code, where there is one.
+SELECTIONS: dict[str, tuple[str, ...]] = {
+    "fits": ("min_duration", "max_duration", "max_words", "sound"),
+    "window": ("low", "high", "size"),
+    "gaussian": ("mean", "std", "size"),
+    "duration_gaussian": ("mean", "std", "size", "level_bins"),
+    "weights": ("std_power", "mean_power", "size"),
+}
+SIZED = ("gaussian", "duration_gaussian")  # the ways that must be told how many rows are wanted
 IMPORTANCE_SAMPLING_LEVELS = ("token", "sequence")
 
 # Layers of Qwen2.5-VL's vision encoder by name: enough to tell what `freeze` and `lora` leave to be trained.
@@ -61,9 +73,11 @@ METHOD = ("extends", "name", "prompt", "system", "grammar")
 OBJECTIVE = (
     "kind", "learning_rate", "lr_scheduler_type", "rewards", "beta", "loss_type", "scale_rewards", "epsilon",
     "epsilon_high", "num_iterations", "num_generations", "temperature", "top_p", "top_k", "importance_sampling_level",
-    "completion", "narrate", "snap_spans", "freeze", "lora",
+    "completion", "narrate", "snap_spans", "freeze", "lora", "curriculum",
 )
 # fmt: on
+# What a scale changes where a recipe has it, and does not add: the rows are the scale's, and so is how many are chosen.
+CHOICE = ("difficulty", "select", "reselect")
 
 
 class RecipeError(ValueError):
@@ -156,6 +170,9 @@ class Stage:
     lora: Lora | None = None  # null = full fine-tuning
     export: list[str] = field(default_factory=list)  # of adapter, merged; empty = adapter with lora, merged without
     early_stopping: EarlyStopping | None = None  # null = the last step's weights, whatever they are worth
+    # Run the stage this often, each time from the weights of the time before, which are its reference too, with a
+    # learning-rate schedule of its own. Every round of a GRPO stage selects anew, from the rows of the round before.
+    rounds: int = 1
 
 
 @dataclass
@@ -174,6 +191,52 @@ class RewardSpec:
     weight: float = 1.0  # 0 = logged only
     args: dict[str, Any] = field(default_factory=dict)  # the reward's keyword-only knobs
     tasks: list[str] | None = None  # rows of other tasks get None, "does not apply"; null = every row
+
+
+@dataclass
+class Difficulty:
+    """How well the model that a stage starts from answers each of its rows: a higher IoU is an easier row."""
+
+    num_generations: int = 1  # answers a row: 1 = greedy, more = sampled
+    temperature: float = 1.0  # of sampled answers; nothing is cut off (top_p, top_k)
+    max_new_tokens: int | None = None  # null = the stage's max_completion_length
+    # first: IoU of the first predicted span with the best true one, as in the evaluation | set: of all predicted with
+    # all true spans together, as in the reward multi_span_tiou
+    score: str = "first"
+    # An earlier file in place of asking, for the first round: a difficulty.jsonl (rlvtg), Time-R1's training file
+    # (time_r1: difficulty = 100 IoU, by qid), or rows with an id and TempSamp-R1's difficulty (1 - IoU).
+    file: str | None = None
+    format: str = "rlvtg"  # rlvtg | time_r1 | tempsamp_r1
+
+
+@dataclass
+class Selection:
+    """One way of choosing among the rows of a stage. A parameter that another way takes must stay null."""
+
+    # fits: what TimeLens trains on | window: low < IoU <= high | gaussian: a draw, likelier near an IoU of mean |
+    # duration_gaussian: the same, equally many from each range of durations | weights: a draw by
+    # std**std_power * (1 - mean)**mean_power of the IoUs. All draws are without replacement.
+    method: str = MISSING
+    size: int | None = None  # rows to draw; window: at most so many, evenly spaced from easy to hard; null = all
+    low: float | None = None  # window: 0
+    high: float | None = None  # window: 0.7
+    mean: float | None = None  # an IoU; gaussian: 0.3, duration_gaussian: 0.05
+    std: float | None = None  # 0.2
+    level_bins: bool | None = None  # duration_gaussian: true, share the weight of an IoU among the rows that have it
+    std_power: float | None = None  # weights: 0
+    mean_power: float | None = None  # weights: 2
+    min_duration: float | None = None  # seconds; fits: 5
+    max_duration: float | None = None  # seconds; fits: 500
+    max_words: int | None = None  # of the query; fits: 200
+    sound: bool | None = None  # fits: true; false leaves out queries about what is heard
+
+
+@dataclass
+class Curriculum:
+    """In which order the rows of an epoch come, by their difficulty."""
+
+    order: str = MISSING  # easy_first | hard_first | as_selected (as drawn, or as in the file)
+    parts: int | None = None  # so many parts from first to last, shuffled inside; null = sorted, ties shuffled
 
 
 @dataclass
@@ -201,6 +264,10 @@ class GrpoStage(Stage):
     # prompts, and learns the same; null = always one call. Saves memory together with gradient_checkpointing.
     max_tokens_per_forward: int | None = None
     plateau: Plateau | None = None  # null = trained to the last step, however flat the reward
+    difficulty: Difficulty | None = None  # ask the stage's first model about every row before it is trained
+    select: list[Selection] = field(default_factory=list)  # which rows are trained on: each acts on what is left
+    reselect: list[Selection] | None = None  # the same for the rounds after the first; null = as in the first
+    curriculum: Curriculum | None = None  # null = shuffled
     # Up to so many queries of one video are drawn together, and with share_prefix a micro-batch runs their video once.
     queries_per_video: int = 1
 
@@ -449,7 +516,8 @@ def _apply_scale(tree: dict[str, Any], file: Path, origins: dict[str, str]) -> N
                 refuse(f"stages.{kind}.{key}")
         for name, stage in _mapping(tree.get("stages")).items():
             if _mapping(stage).get("kind") == kind:
-                _merge(tree["stages"], {name: section}, label, origins, "stages")
+                given = {key: value for key, value in _mapping(section).items() if key not in CHOICE or stage.get(key)}
+                _merge(tree["stages"], {name: given}, label, origins, "stages")
 
 
 def _check_scale_data(recipe: Recipe, label: str) -> None:
@@ -542,7 +610,9 @@ def _read(kind: Any, value: Any, path: str, origins: Mapping[str, str], draft: b
             raise RecipeError(f"{path}: got the key {_shown(odd[0])}, want keys that are text")
         return {key: _read(below, item, _join(path, key), origins, draft) for key, item in value.items()}
     if get_origin(kind) is list and isinstance(value, list):
-        return [_read(get_args(kind)[0], item, path, origins, draft) for item in value]
+        below = get_args(kind)[0]
+        places = [f"{path}[{k}]" if is_dataclass(below) else path for k in range(len(value))]
+        return [_read(below, item, place, origins, draft) for item, place in zip(value, places, strict=True)]
     if kind is float and isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
         return float(value)
     if kind in (int, str, bool) and type(value) is kind:
@@ -592,9 +662,11 @@ _RANGES: tuple[tuple[str, str, Callable[[float], bool]], ...] = (
     ("per_device_train_batch_size gradient_accumulation_steps", "1 or more", lambda x: x >= 1),
     ("num_iterations steps_per_generation max_completion_length max_tokens_per_forward", "1 or more", lambda x: x >= 1),
     ("logging_steps save_steps save_total_limit queries_per_video", "1 or more", lambda x: x >= 1),
-    ("num_generations", "2 or more, since a group's completions are compared", lambda x: x >= 2),
     ("max_steps", "1 or more, or -1 for off", lambda x: x >= 1 or x == -1),
-    ("thresholds max_bad_fraction narrate", "from 0 to 1", lambda x: 0 <= x <= 1),
+    ("thresholds max_bad_fraction narrate low high mean", "from 0 to 1", lambda x: 0 <= x <= 1),
+    ("rounds size parts max_words", "1 or more", lambda x: x >= 1),
+    ("std", "above 0", lambda x: x > 0),
+    ("std_power mean_power min_duration max_duration", "0 or more", lambda x: x >= 0),
     ("lora_dropout adam_beta1 adam_beta2", "from 0 to below 1", lambda x: 0 <= x < 1),
     ("top_p", "above 0, up to 1", lambda x: 0 < x <= 1),
 )
@@ -656,8 +728,8 @@ def _numbers(value: Any, path: str = "") -> Iterator[tuple[str, float]]:
             if key not in ("args", "gradient_checkpointing_kwargs"):
                 yield from _numbers(below, _join(path, key))
     elif isinstance(value, list):
-        for below in value:
-            yield from _numbers(below, path)
+        for k, below in enumerate(value):
+            yield from _numbers(below, f"{path}[{k}]" if isinstance(below, dict) else path)
     elif isinstance(value, int | float) and not isinstance(value, bool):
         yield path, value
 
@@ -775,12 +847,16 @@ def _check_grpo(path: str, stage: GrpoStage, recipe: Recipe, world_size: int) ->
     if stage.max_tokens_per_forward is not None and not stage.share_prefix:
         raise RecipeError(f"{path}.max_tokens_per_forward: got {stage.max_tokens_per_forward} with share_prefix false, "
                           "want null, or share_prefix true")  # fmt: skip
+    if stage.num_generations < 2:
+        got = f"got {stage.num_generations}, allowed: 2 or more, since a group's completions are compared"
+        raise RecipeError(f"{path}.num_generations: {got}")
     _check_choice(f"{path}.loss_type", stage.loss_type, LOSS_TYPES)
     _check_choice(f"{path}.scale_rewards", stage.scale_rewards, SCALE_REWARDS)
     _check_choice(f"{path}.importance_sampling_level", stage.importance_sampling_level, IMPORTANCE_SAMPLING_LEVELS)
     if stage.plateau is not None and stage.plateau.window % recipe.logging_steps:
         raise RecipeError(f"{path}.plateau.window: got {stage.plateau.window} with logging_steps "
                           f"{recipe.logging_steps}, want a multiple of it")  # fmt: skip
+    _check_selecting(path, stage)
     if not any(spec.weight for spec in stage.rewards.values()):
         raise RecipeError(f"{path}.rewards: got no reward with a weight other than 0, want one or more to learn from")
     rows, group = stage.per_device_train_batch_size, stage.num_generations
@@ -788,6 +864,9 @@ def _check_grpo(path: str, stage: GrpoStage, recipe: Recipe, world_size: int) ->
         got = f"groups are kept whole on a device; got {rows} with num_generations {group}"
         multiples = f"{group}, {2 * group}, {3 * group} ..."
         raise RecipeError(f"{path}.per_device_train_batch_size: {got}; allowed {multiples}")
+    if stage.queries_per_video > 1 and stage.curriculum is not None:
+        raise RecipeError(f"{path}.queries_per_video: got {stage.queries_per_video} with a curriculum, and each is an "
+                          "order of the rows; want 1, or curriculum null")  # fmt: skip
     if stage.queries_per_video > rows // group:
         raise RecipeError(f"{path}.queries_per_video: got {stage.queries_per_video}, but a micro-batch holds "
                           f"{rows // group} prompts (per_device_train_batch_size / num_generations)")  # fmt: skip
@@ -798,6 +877,64 @@ def _check_grpo(path: str, stage: GrpoStage, recipe: Recipe, world_size: int) ->
         raise RecipeError(
             f"data.{stage.data}.limit: got {source.limit}, but {path} takes {prompts} rows at once ({batch})"
         )
+
+
+def needs_difficulty(selections: Iterable[Selection]) -> bool:
+    """Whether any of the selections goes by how well rows are answered."""
+    return any(selection.method != "fits" for selection in selections)
+
+
+def _check_selecting(path: str, stage: GrpoStage) -> None:
+    """What a GRPO stage says of which rows it trains on, and in which order."""
+    later = stage.reselect or []
+    if later and stage.rounds == 1:
+        raise RecipeError(f"{path}.reselect: got a selection for the rounds after the first, want rounds above 1")
+    for key, selections in (("select", stage.select), ("reselect", later)):
+        for k, selection in enumerate(selections):
+            _check_selection(f"{path}.{key}[{k}]", selection)
+        if needs_difficulty(selections) and stage.difficulty is None:
+            method = next(each.method for each in selections if each.method != "fits")
+            raise RecipeError(f"{path}.{key}: got {method}, which goes by IoUs, want {path}.difficulty too, "
+                              "e.g. {num_generations: 1}")  # fmt: skip
+    curriculum = stage.curriculum
+    if curriculum is not None:
+        _check_choice(f"{path}.curriculum.order", curriculum.order, CURRICULA)
+        if curriculum.order == "as_selected" and curriculum.parts is not None:
+            got = f"got {curriculum.parts} with order as_selected"
+            raise RecipeError(f"{path}.curriculum.parts: {got}, want null, or order easy_first or hard_first")
+        if curriculum.order != "as_selected" and stage.difficulty is None:
+            raise RecipeError(f"{path}.curriculum: got {curriculum.order}, which goes by IoUs, want "
+                              f"{path}.difficulty too, e.g. {{num_generations: 1}}")  # fmt: skip
+    if stage.difficulty is not None:
+        _check_difficulty(f"{path}.difficulty", stage.difficulty, [*stage.select, *later])
+
+
+def _check_difficulty(path: str, difficulty: Difficulty, selections: Iterable[Selection]) -> None:
+    _check_choice(f"{path}.score", difficulty.score, DIFFICULTY_SCORES)
+    _check_choice(f"{path}.format", difficulty.format, DIFFICULTY_FORMATS)
+    if difficulty.num_generations < 1:
+        raise RecipeError(f"{path}.num_generations: got {difficulty.num_generations}, allowed: 1 or more")
+    if difficulty.file is not None and not os.path.isfile(difficulty.file):
+        raise RecipeError(f"{path}.file: no file {difficulty.file} (looked in {Path.cwd()})")
+    if difficulty.file is None and difficulty.format != "rlvtg":
+        raise RecipeError(f"{path}.format: got {difficulty.format} without a file, want {path}.file too")
+    if difficulty.file is None and difficulty.num_generations == 1 and any(each.std_power for each in selections):
+        raise RecipeError(f"{path}.num_generations: got 1, of which there is no std, but weights take one "
+                          "(std_power); want 2 or more")  # fmt: skip
+
+
+def _check_selection(path: str, selection: Selection) -> None:
+    _check_choice(f"{path}.method", selection.method, SELECTIONS)
+    takes = SELECTIONS[selection.method]
+    for key in _keys(Selection)[1:]:
+        if getattr(selection, key) is not None and key not in takes:
+            raise RecipeError(f"{path}.{key}: got {_shown(getattr(selection, key))}, which {selection.method} does not "
+                              f"take; it takes {_listed(takes)}")  # fmt: skip
+    if selection.method in SIZED and selection.size is None:
+        raise RecipeError(f"{path}.size: missing; {selection.method} draws that many rows")
+    low, high = selection.low or 0.0, 0.7 if selection.high is None else selection.high
+    if selection.method == "window" and not low < high:
+        raise RecipeError(f"{path}.low: got {low:g} with high {high:g}, want low below high")
 
 
 def _check_choice(path: str, got: str, allowed: Iterable[str]) -> None:
@@ -843,7 +980,8 @@ def _want(kind: Any) -> str:
     if isinstance(kind, UnionType):
         return " or ".join(_want(member) for member in get_args(kind))
     if get_origin(kind) is list:
-        return f"a list of {'numbers' if get_args(kind)[0] is float else 'text'}"
+        below = get_args(kind)[0]
+        return f"a list of {_want(below) if is_dataclass(below) else 'numbers' if below is float else 'text'}"
     if is_dataclass(kind):
         return f"a mapping ({_listed(_keys(kind))})"
     words = {int: "an integer", float: "a number", str: "text", bool: "true or false", NoneType: "null", Any: "a value"}

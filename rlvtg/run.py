@@ -4,8 +4,11 @@ Everything lands in one folder:
 
     recipe.yaml             the resolved recipe
     bad_rows.<data>.jsonl   rows that were left out, with reasons
-    <stage>/                checkpoints, logs, log_history.json, adapter/ and/or merged/, completions/ (GRPO),
-                            validation/<step>/ (with early_stopping; as below evaluation/)
+    <stage>/                checkpoints, logs, log_history.json, adapter/ and/or merged/, completions/ (GRPO);
+                            difficulty.jsonl and selected.jsonl if rows are chosen (see evaluation/difficulty_pass.py)
+    <stage>/round_<k>/      the same of each round, if the stage has several; its own log_history.json then holds all
+                            rounds one after the other, and its adapter/ and merged/ are the last round's
+    <stage>/validation/<step>/  with early_stopping, as below evaluation/; of a round: <stage>/round_<k>/validation/
     evaluation/<label>/     predictions.jsonl, metrics.json and what they were made from (see evaluation/evaluate.py);
                             labels are `before` and the stages' names
     metrics.json            the evaluations side by side
@@ -21,13 +24,18 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
+from transformers import PreTrainedModel
 
+from rlvtg.data.selected import Choice
 from rlvtg.disk import DiskError, write_whole, writing
 from rlvtg.doctor import require_parity
+from rlvtg.evaluation.difficulty_pass import rows_before, rows_of_round
 from rlvtg.evaluation.evaluate import dtype, evaluate
 from rlvtg.evaluation.metrics import best_constant, constant_predictions, ious, score
 from rlvtg.evaluation.predictions import Prediction, read_predictions, write_metrics
@@ -41,7 +49,8 @@ from rlvtg.model.inputs import Encoder
 from rlvtg.model.load import load_config, load_model, load_processor
 from rlvtg.model.vision import share_vision
 from rlvtg.prepare import Prepared, Rows, follow
-from rlvtg.recipe import GrpoStage, Recipe, SftStage, is_made
+from rlvtg.recipe import Recipe, SftStage, is_made
+from rlvtg.training.curriculum import by_difficulty
 from rlvtg.training.early_stop import StoppingTrainer
 from rlvtg.training.grpo import grpo_trainer
 from rlvtg.training.progress import Progress
@@ -70,25 +79,21 @@ def run(recipe: Recipe, prepared: Prepared | None) -> int:
     prepared = _share(recipe, prepared)
     folder = prepared.folder
     with _telling_how_to_go_on(recipe, folder):
-        kind = family(
-            load_config(recipe.model)
-        )  # a model that is not supported is refused before its processor is read
+        kind = family(load_config(recipe.model))  # an unsupported model is refused before its processor is read
         encoder = Encoder(
             load_processor(recipe.model), kind, recipe.video, store=clip_store(recipe), features=feature_cache(recipe)
         )
         if recipe.evaluation.before and not _done(folder / "evaluation" / BEFORE):
-            _evaluate_before(recipe, prepared, encoder, state)
+            model = _loaded(recipe, recipe.model, encoder, state)
+            place = folder / "evaluation" / BEFORE
+            with writing(place):
+                evaluate(recipe, model, encoder, prepared.test_rows, place, state, name=recipe.model, replace=True)
+            del model
         path = recipe.model
-        for name, stage in recipe.stages.items():
-            place = folder / name
-            if not _done(place):
-                trainer = _trainer(recipe, name, stage, prepared, path, encoder, state)
-                with generating(trainer) as model:
-                    require_parity(model, encoder, prepared.stage_rows[name][0])
-                _train(trainer, recipe, place)
-                _finish(trainer, recipe, name, prepared, encoder, state)
-                del trainer
-            path = str(place / MERGED)
+        for name in recipe.stages:
+            if not _done(folder / name):
+                _run_stage(recipe, name, prepared, path, encoder, state)
+            path = str(folder / name / MERGED)
         if state.is_main_process:
             finish(recipe, prepared, encoder, seconds=time.monotonic() - started)
     state.wait_for_everyone()
@@ -102,22 +107,19 @@ def _telling_how_to_go_on(recipe: Recipe, folder: Path) -> Iterator[None]:
         with writing(folder):
             yield
     except DiskError as error:
-        running = next((name for name in recipe.stages if not _done(folder / name)), None)
-        last = None if running is None else last_checkpoint(folder / running)
         print(file=sys.stderr)  # ends the line of a progress bar
+        running = next((name for name in recipe.stages if not _done(folder / name)), None)
+        places = [] if running is None else _places(folder / running, recipe.stages[running].rounds)
+        last = next((path for place in reversed(places) if (path := last_checkpoint(place)) is not None), None)
         kept = "what was done before is kept" if last is None else f"the last whole checkpoint is {last}"
         raise DiskError(
             f"{error}; {kept}; make room, then go on with recipe={folder / 'recipe.yaml'} resume=true"
         ) from error
 
 
-def _evaluate_before(recipe: Recipe, prepared: Prepared, encoder: Encoder, state: PartialState) -> None:
-    model = load_model(recipe.model, dtype=dtype(recipe), attn_implementation=recipe.attn_implementation)
-    model = model.to(state.device)
-    share_vision(model, encoder.features)
-    place = prepared.folder / "evaluation" / BEFORE
-    with writing(place):
-        evaluate(recipe, model, encoder, prepared.test_rows, place, state, name=recipe.model, replace=True)
+def _places(folder: Path, rounds: int) -> list[Path]:
+    """Where the rounds of a stage stand."""
+    return [folder] if rounds == 1 else [folder / f"round_{k}" for k in range(1, rounds + 1)]
 
 
 def _share(recipe: Recipe, prepared: Prepared | None) -> Prepared:
@@ -127,32 +129,67 @@ def _share(recipe: Recipe, prepared: Prepared | None) -> Prepared:
     return prepared if prepared is not None else follow(recipe, Path(str(folder[0])))
 
 
+def _loaded(recipe: Recipe, path: str, encoder: Encoder, state: PartialState) -> PreTrainedModel:
+    """The model at `path`, to be asked and not to be trained."""
+    model = load_model(path, dtype=dtype(recipe), attn_implementation=recipe.attn_implementation).to(state.device)
+    share_vision(model, encoder.features)
+    return model
+
+
+def _run_stage(recipe: Recipe, name: str, prepared: Prepared, path: str, encoder: Encoder, state: PartialState) -> None:
+    """Train a stage from the model at `path`, round by round: each starts from the weights of the round before, with a
+    learning-rate schedule of its own, and chooses its rows from those of the round before. Evaluate it at the end."""
+    stage, folder = recipe.stages[name], prepared.folder / name
+    rows: Rows = prepared.stage_rows[name]
+    places = _places(folder, stage.rounds)
+    for number, place in enumerate(places, start=1):
+        is_last = number == stage.rounds
+        if _done(place) and not is_last:
+            rows = rows_before(place, rows)
+        else:
+            load = partial(_loaded, recipe, path, encoder, state)
+            choice = rows_of_round(recipe, name, number, rows, place, load, encoder, state)
+            rows = choice.rows
+            trainer = _trainer(recipe, name, prepared, choice, path, encoder, place, state)
+            with generating(trainer) as model:
+                require_parity(model, encoder, rows[0])
+            _train(trainer, recipe, place)
+            if is_last:
+                _join_histories(places, folder, state)
+                _finish(trainer, recipe, name, prepared, encoder, state)
+            else:
+                _hand_on(trainer, place, encoder, state)
+            del trainer
+        path = str(place / MERGED)
+
+
 def _trainer(
     recipe: Recipe,
     name: str,
-    stage: SftStage | GrpoStage,
     prepared: Prepared,
+    choice: Choice,
     path: str,
     encoder: Encoder,
+    place: Path,
     state: PartialState,
 ) -> StoppingTrainer:
-    """The trainer of one stage, for the model at `path`."""
-    place = prepared.folder / name
+    """The trainer of a stage, or of a round of it, on the chosen rows, for the model at `path`."""
+    stage = recipe.stages[name]
     trainer: StoppingTrainer
     if isinstance(stage, SftStage):
-        trainer = sft_trainer(recipe, stage, prepared.stage_rows[name], path, encoder, str(place))
+        trainer = sft_trainer(recipe, stage, choice.rows, path, encoder, str(place))
     else:
-        trainer = grpo_trainer(
-            recipe, stage, prepared.stage_rows[name], prepared.stage_rewards[name], path, encoder, str(place)
-        )
+        ious = [one.mean for one in choice.reached] if choice.reached else [0.0] * len(choice.rows)
+        order = by_difficulty(stage.curriculum, ious) if stage.curriculum else None
+        rewards = prepared.stage_rewards[name]
+        trainer = grpo_trainer(recipe, stage, choice.rows, rewards, path, encoder, str(place), order)
         if stage.plateau is not None:
             trainer.watch_plateau(stage.plateau)
     if stage.early_stopping is not None:
         settings = replace(recipe, evaluation=replace(recipe.evaluation, data=stage.early_stopping.data))
-        rows = prepared.validation_rows[name]
 
         def validate(step: int) -> dict[str, float]:
-            tested = place / "validation" / str(step)
+            tested, rows = place / "validation" / str(step), prepared.validation_rows[name]
             with generating(trainer) as model, writing(tested):
                 metrics = evaluate(settings, model, encoder, rows, tested, state, name=str(place), replace=True)
             shared = [{key: value for key, value in metrics.items() if key != "protocol"}]
@@ -160,12 +197,14 @@ def _trainer(
             return shared[0]
 
         trainer.watch_validation(stage.early_stopping, validate)
-    Progress.install(trainer, title=name)
+    label = place.relative_to(prepared.folder).as_posix()
+    trainer.args.run_name = f"{recipe.name}/{label}"
+    Progress.install(trainer, title=label)
     return trainer
 
 
 def _train(trainer: StoppingTrainer, recipe: Recipe, place: Path) -> None:
-    """Train, from the stage's last checkpoint when the run is resumed; then take the weights that are to be kept."""
+    """Train, from the last checkpoint when the run is resumed; then take the weights that are to be kept."""
     with writing(place):
         trainer.train(last_checkpoint(place) if recipe.resume else None)
     if trainer.accelerator.is_main_process:
@@ -177,6 +216,28 @@ def _train(trainer: StoppingTrainer, recipe: Recipe, place: Path) -> None:
 
             wandb.finish()  # every stage is a run of its own, under its own name
     trainer.take_best()
+
+
+def _hand_on(trainer: StoppingTrainer, place: Path, encoder: Encoder, state: PartialState) -> None:
+    """Leave the weights of a round for the next one, then mark the round as done."""
+    with generating(trainer) as model:
+        if state.is_main_process:
+            export(model, encoder.processor, place, [MERGED])
+            write_whole(place / "done.json", "{}\n")
+    state.wait_for_everyone()
+
+
+def _join_histories(places: Sequence[Path], folder: Path, state: PartialState) -> None:
+    """The log of a stage of several rounds: theirs one after the other, their steps counted on."""
+    if not state.is_main_process or len(places) == 1:
+        return
+    log: list[dict[str, Any]] = []
+    seconds, done = 0.0, 0
+    for place in places:
+        history = json.loads((place / "log_history.json").read_text(encoding="utf-8"))
+        log += [{**entry, "step": entry["step"] + done} for entry in history["log"]]
+        seconds, done = seconds + history["cpu_seconds"], log[-1]["step"]
+    write_whole(folder / "log_history.json", json.dumps({"cpu_seconds": seconds, "log": log}))
 
 
 def _finish(
@@ -193,8 +254,7 @@ def _finish(
             is_last = name == list(recipe.stages)[-1]
             # the next stage starts from plain weights, and takes these for its reference
             export(model, encoder.processor, place, kinds if is_last else sorted({*kinds, MERGED}))
-            with writing(place / "done.json"):
-                write_whole(place / "done.json", "{}\n")
+            write_whole(place / "done.json", "{}\n")
     state.wait_for_everyone()
 
 

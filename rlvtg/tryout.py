@@ -111,7 +111,7 @@ def _of_run(key: str, file: Path) -> tuple[str | None, RewardSpec]:
     if recipe is None:
         return None, RewardSpec()
     tree = read_file(recipe)
-    stage = (tree.get("stages") or {}).get(file.resolve().parent.parent.name) or {}
+    stage = (tree.get("stages") or {}).get(file.resolve().relative_to(recipe.parent).parts[0]) or {}
     said = (stage.get("rewards") or {}).get(key) or {}
     return tree.get("grammar"), RewardSpec(args=said.get("args") or {}, tasks=said.get("tasks"))
 

@@ -18,4 +18,20 @@ SETTINGS = {
 for name, value in SETTINGS.items():
     os.environ.setdefault(name, value)
 
+import gc  # noqa: E402
+
+import pytest  # noqa: E402
+
 import rlvtg  # noqa: E402, F401  (before any test imports torchvision: see rlvtg/torchvision_on_cpu.py)
+
+
+def pytest_collection_finish() -> None:
+    """What is loaded by now stays: accelerate collects garbage at every start of a training, and is spared all this."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache_home(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Runs that name no folder for their clips do not keep them in that of the user, nor find any there."""
+    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))

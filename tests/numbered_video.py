@@ -70,6 +70,31 @@ def write_video(
     return path
 
 
+def write_grey(path: Path, grey: int, frames: int = 20) -> Path:
+    """Ten frames of one grey level in a second."""
+    with av.open(str(path), "w") as file:
+        stream = file.add_stream("libx264", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 112, 84, "yuv420p"
+        for _ in range(frames):
+            file.mux(stream.encode(av.VideoFrame.from_ndarray(np.full((84, 112, 3), grey, np.uint8), "rgb24")))
+        file.mux(stream.encode(None))
+    return path
+
+
+def write_still(path: Path, frames: int, *, size: tuple[int, int], rate: int) -> Path:
+    """A Matroska file of one picture that is encoded once: made quickly, whatever its length and size."""
+    height, width = size
+    with av.open(str(path), "w", format="matroska") as file:
+        stream = file.add_stream("mjpeg", rate=rate)
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuvj420p"
+        picture = bytes(stream.encode(av.VideoFrame(width, height, "yuvj420p"))[0])
+        for k in range(frames):
+            packet = av.Packet(picture)
+            packet.stream, packet.pts, packet.dts, packet.time_base = stream, k, k, Fraction(1, rate)
+            file.mux(packet)
+    return path
+
+
 def numbered(k: int, height: int, width: int) -> np.ndarray:
     picture = np.full((height, width, 3), 20 + 20 * (k % 10), np.uint8)
     picture[:, : width // 2] = 20 + 20 * (k // 10)

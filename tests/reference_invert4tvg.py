@@ -28,7 +28,7 @@ def score(reward, completion, kwargs):
     if reward == "format":
         return find("think_format")([completion])[0]
     if reward == "format2":
-        return find("inverse_format")([completion], mode="original")[0]
+        return find("answer_format")([completion])[0]
     if reward in ("act", "act_strict"):
         return _completed(completion, kwargs, strict=reward == "act_strict")
     if reward == "total_vc":

@@ -1,44 +1,22 @@
 import os
+from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 
-import av
-import numpy as np
 import pytest
 
 from rlvtg.video.cache import ClipCache
 from rlvtg.video.decode import VideoError
+from tests import numbered_video
+from tests.numbered_video import write_grey
 
 CLIP_BYTES = 4 * 84 * 112 * 3
 
 
-def settings(**changes: object) -> SimpleNamespace:
-    values = {
-        "fps": 2.0,
-        "min_frames": 4,
-        "max_frames": 4,
-        "min_pixels": 784,
-        "max_pixels": 12544,
-        "total_pixels": 19267584,
-        "sampling": "linspace",
-        "backend": "pyav",
-        "decode_timeout": 60.0,
-    }
-    return SimpleNamespace(**{**values, **changes})
-
-
-def write_video(path: Path, grey: int, frames: int = 20) -> Path:
-    with av.open(str(path), "w") as file:
-        stream = file.add_stream("libx264", rate=10)
-        stream.width, stream.height, stream.pix_fmt = 112, 84, "yuv420p"
-        for _ in range(frames):
-            file.mux(stream.encode(av.VideoFrame.from_ndarray(np.full((84, 112, 3), grey, np.uint8), "rgb24")))
-        file.mux(stream.encode(None))
-    return path
+settings = partial(numbered_video.settings, max_frames=4)
 
 
 def test_other_settings_for_one_request_are_not_mixed_up_with_the_caches_own(tmp_path: Path) -> None:
-    video = write_video(tmp_path / "a.mp4", 100)
+    video = write_grey(tmp_path / "a.mp4", 100)
     cache = ClipCache(settings(), 10**9)
     counts = [len(cache.get(video, settings=each).frames) for each in (None, settings(max_frames=2, min_frames=2))]
     assert counts == [4, 2]
@@ -47,7 +25,7 @@ def test_other_settings_for_one_request_are_not_mixed_up_with_the_caches_own(tmp
 
 def test_a_clip_is_decoded_once_for_all_who_ask(tmp_path: Path) -> None:
     cache = ClipCache(settings(), max_bytes=10**6)
-    path = write_video(tmp_path / "a.mp4", 50)
+    path = write_grey(tmp_path / "a.mp4", 50)
     clips = [cache.get(path) for _ in range(8)]
     assert (cache.decodes, cache.hits) == (1, 7)
     assert all(clip is clips[0] for clip in clips)
@@ -55,7 +33,7 @@ def test_a_clip_is_decoded_once_for_all_who_ask(tmp_path: Path) -> None:
 
 def test_each_window_of_a_file_is_a_clip_of_its_own(tmp_path: Path) -> None:
     cache = ClipCache(settings(), max_bytes=10**6)
-    path = write_video(tmp_path / "a.mp4", 50)
+    path = write_grey(tmp_path / "a.mp4", 50)
     assert cache.get(path, 0.0, 1.0).duration == pytest.approx(1.0)
     assert cache.get(path, 0.5, 2.0).duration == pytest.approx(1.5)
     assert cache.get(path).duration == pytest.approx(2.0)
@@ -64,9 +42,9 @@ def test_each_window_of_a_file_is_a_clip_of_its_own(tmp_path: Path) -> None:
 
 def test_a_file_that_changed_is_decoded_again(tmp_path: Path) -> None:
     cache = ClipCache(settings(), max_bytes=10**6)
-    path = write_video(tmp_path / "a.mp4", 50)
+    path = write_grey(tmp_path / "a.mp4", 50)
     assert cache.get(path).frames.mean() == pytest.approx(50, abs=3)
-    write_video(path, 150)
+    write_grey(path, 150)
     os.utime(path, ns=(1, 1))
     assert cache.get(path).frames.mean() == pytest.approx(150, abs=3)
     assert (cache.decodes, cache.hits) == (2, 0)
@@ -74,7 +52,7 @@ def test_a_file_that_changed_is_decoded_again(tmp_path: Path) -> None:
 
 def test_changed_settings_are_never_answered_with_old_frames(tmp_path: Path) -> None:
     cache = ClipCache(settings(), max_bytes=10**6)
-    path = write_video(tmp_path / "a.mp4", 50)
+    path = write_grey(tmp_path / "a.mp4", 50)
     assert len(cache.get(path).frames) == 4
     cache.settings.max_frames = 2
     assert len(cache.get(path).frames) == 2
@@ -85,7 +63,7 @@ def test_changed_settings_are_never_answered_with_old_frames(tmp_path: Path) -> 
 
 def test_the_least_recently_used_clip_leaves_when_the_bytes_are_spent(tmp_path: Path) -> None:
     cache = ClipCache(settings(), max_bytes=2 * CLIP_BYTES)
-    a, b, c = (write_video(tmp_path / f"{name}.mp4", 50) for name in "abc")
+    a, b, c = (write_grey(tmp_path / f"{name}.mp4", 50) for name in "abc")
     cache.get(a)
     cache.get(b)
     cache.get(a)
@@ -100,7 +78,7 @@ def test_the_least_recently_used_clip_leaves_when_the_bytes_are_spent(tmp_path: 
 
 def test_a_clip_above_the_budget_is_returned_but_not_kept(tmp_path: Path) -> None:
     cache = ClipCache(settings(), max_bytes=CLIP_BYTES - 1)
-    path = write_video(tmp_path / "a.mp4", 50)
+    path = write_grey(tmp_path / "a.mp4", 50)
     assert len(cache.get(path).frames) == len(cache.get(path).frames) == 4
     assert (cache.decodes, cache.hits, cache.bytes) == (2, 0, 0)
 
@@ -110,5 +88,5 @@ def test_a_failure_is_raised_every_time_and_not_remembered(tmp_path: Path) -> No
     for _ in range(2):
         with pytest.raises(VideoError, match="no such file"):
             cache.get(tmp_path / "a.mp4")
-    write_video(tmp_path / "a.mp4", 50)
+    write_grey(tmp_path / "a.mp4", 50)
     assert len(cache.get(tmp_path / "a.mp4").frames) == 4

@@ -1,6 +1,7 @@
 """Rows held against real files: what a file says decides whether a row is good, and whether its window is applied."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from rlvtg.video.index import VideoError
 from rlvtg.video.store import clip_store
 from rlvtg.video.worker import Probe
 from tests.numbered_video import every_tenth, write_video
+from tests.own_rows import RECIPE, row, write
 
 SAMPLE = Sample("row", "a.mp4", 10.0, "a dog", ((1.0, 2.0),))
 
@@ -61,39 +63,38 @@ def test_what_is_wrong_with_the_file_is_what_is_wrong_with_the_row() -> None:
     assert settle(SAMPLE, error, slack=2.0) == ("too large", "the frames are 30000x30000")
 
 
-RECIPE = """
-model: some/model
-data:
-  own: {reader: jsonl, annotations: own.jsonl, videos: videos}
-  spare: {reader: jsonl, annotations: none.jsonl, videos: videos}
-prompt: "{video}When is {query}?"
-grammar: to
-video: {fps: 2, min_frames: 4, max_frames: 8, min_pixels: 784, max_pixels: 12544}
-stages:
-  cold_start:
-    kind: sft
-    data: own
-    completion: "{start:.0f} to {end:.0f}"
-    learning_rate: 1.0e-4
-    lr_scheduler_type: constant
-    per_device_train_batch_size: 2
-evaluation: {data: own}
-"""
+CHANGES = [
+    "data.spare.reader=jsonl",
+    "data.spare.annotations=none.jsonl",
+    "data.spare.videos=videos",
+    "video.max_frames=8",
+    "video.min_pixels=784",
+    "video.max_pixels=12544",
+    "max_bad_fraction=0.8",
+    "output_dir=runs/x",
+    "cache_dir=clips",
+]
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A whole video, the part of it from some window, and what can become of a file."""
+    folder = tmp_path_factory.mktemp("videos")
+    content = write_video(folder / "whole.mp4", every_tenth(100), moving=True, crf="20").read_bytes()
+    start = content.index(b"mdat") + len(content) // 3
+    (folder / "hole.mp4").write_bytes(content[:start] + b"\xff" * 3000 + content[start + 3000 :])
+    (folder / "short.mp4").write_bytes(content[: len(content) // 2])
+    (folder / "empty.mp4").touch()
+    write_video(folder / "cut.mp4", every_tenth(40))
+    return folder
 
 
 @pytest.fixture
-def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Recipe:
+def recipe(tmp_path: Path, videos: Path, monkeypatch: pytest.MonkeyPatch) -> Recipe:
     """Rows of which two are good, and one for each thing that a file can have wrong."""
     monkeypatch.chdir(tmp_path)
     Path("mine.yaml").write_text(RECIPE)
-    Path("videos").mkdir()
-    whole = write_video(Path("videos/whole.mp4"), every_tenth(100), moving=True, crf="20")
-    content = whole.read_bytes()
-    start = content.index(b"mdat") + len(content) // 3
-    Path("videos/hole.mp4").write_bytes(content[:start] + b"\xff" * 3000 + content[start + 3000 :])
-    Path("videos/short.mp4").write_bytes(content[: len(content) // 2])
-    Path("videos/empty.mp4").touch()
-    write_video(Path("videos/cut.mp4"), every_tenth(40))
+    shutil.copytree(videos, "videos")
     given = {
         "good": {},
         "cut": {"video": "cut.mp4", "duration": 4.0, "video_start": 20.0, "video_end": 24.0},
@@ -105,12 +106,8 @@ def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Recipe:
         "reversed": {"spans": [[3.0, 1.0]]},
         "hole": {"video": "hole.mp4"},
     }
-    rows = [
-        {"id": name, "video": "whole.mp4", "duration": 10.0, "query": "a dog", "spans": [[1.0, 3.0]]} | columns
-        for name, columns in given.items()
-    ]
-    Path("own.jsonl").write_text("".join(json.dumps(each) + "\n" for each in rows))
-    return load(["recipe=mine.yaml", "max_bad_fraction=0.8", "output_dir=runs/x"])
+    write(*[row(name, **({"video": "whole.mp4"} | columns)) for name, columns in given.items()])
+    return load(["recipe=mine.yaml", *CHANGES])
 
 
 def listed(path: str) -> dict[str, str]:
@@ -180,6 +177,21 @@ def test_what_was_decoded_ahead_is_in_the_cache(recipe: Recipe) -> None:
     cache = ClipCache(recipe.video, 0, store=clip_store(recipe))
     cache.get("videos/whole.mp4")
     assert (cache.decodes, cache.reads) == (0, 1)
+
+
+def test_what_the_cache_holds_is_not_read_when_clips_are_decoded_ahead(recipe: Recipe) -> None:
+    samples = usable_samples(recipe, "own", {}, None, decode=True)
+    store = clip_store(recipe)
+    assert store is not None
+    entries = list(store.folder.rglob("*.npz"))
+    assert len(entries) == 2
+    for entry in entries:
+        entry.write_bytes(b"x")  # whoever reads it decodes it anew
+    assert usable_samples(recipe, "own", {}, None, decode=True) == samples
+    assert [entry.read_bytes() for entry in entries] == [b"x", b"x"]
+    entries[0].unlink()
+    usable_samples(recipe, "own", {}, None, decode=True)
+    assert entries[0].stat().st_size > 1
 
 
 def test_a_duration_that_is_not_annotated_is_the_files(recipe: Recipe) -> None:

@@ -18,7 +18,7 @@ from rlvtg.reward import bind
 from rlvtg.training.grpo import grpo_trainer
 from rlvtg.training.setup import keep_features
 from rlvtg.training.sft import sft_trainer
-from tests.tiny_qwen import model_and_processor, row, video_settings, write_video
+from tests.tiny_qwen import row, save, video_settings
 
 PLENTY = 10**8
 G = 4
@@ -28,12 +28,7 @@ TOWER = ["visual.patch_embed", "visual.blocks"]
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
     """A folder with a saved model and three videos."""
-    folder = tmp_path_factory.mktemp("saved")
-    model, processor = model_and_processor()
-    model.save_pretrained(folder / "model")
-    processor.save_pretrained(folder / "model")
-    videos = [write_video(folder / f"{name}.mp4", seconds=4 + 2 * k, seed=k) for k, name in enumerate("abc")]
-    return folder, processor, videos
+    return save(tmp_path_factory.mktemp("saved"), seconds=(4, 6, 8))
 
 
 def an_encoder(saved, features=None, **settings):

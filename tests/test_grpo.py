@@ -11,14 +11,14 @@ import torch
 
 from rlvtg.model.family import family
 from rlvtg.model.inputs import Encoder
-from rlvtg.model.load import load_model
+from rlvtg.model.load import load_config
 from rlvtg.recipe import GrpoStage, Lora, Recipe, RewardSpec
 from rlvtg.reward import bind
 from rlvtg.training.grpo import grpo_trainer, whole_groups
 from rlvtg.training.prefix import packed
 from rlvtg.tryout import score, summary
 from tests.local_judge import by_words, serving
-from tests.tiny_qwen import model_and_processor, plain_log_probabilities, row, video_settings, write_video
+from tests.tiny_qwen import plain_log_probabilities, row, save, video_settings
 
 G = 4
 REENTRANT = {"use_reentrant": True}
@@ -27,12 +27,7 @@ REENTRANT = {"use_reentrant": True}
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
     """A folder with a saved model and two videos."""
-    folder = tmp_path_factory.mktemp("saved")
-    model, processor = model_and_processor()
-    model.save_pretrained(folder / "model")
-    processor.save_pretrained(folder / "model")
-    videos = [write_video(folder / f"{name}.mp4", seconds=4 + 2 * k, seed=k) for k, name in enumerate("abc")]
-    return folder, processor, videos
+    return save(tmp_path_factory.mktemp("saved"), seconds=(4, 6, 8))
 
 
 def a_trainer(saved, tmp_path, monkeypatch, rows=None, **changes):
@@ -63,7 +58,7 @@ def a_trainer(saved, tmp_path, monkeypatch, rows=None, **changes):
     recipe = Recipe(name="test", model=str(folder / "model"), bf16=False, use_cpu=True, report_to=[], grammar="to")
     rows = rows or [row(video, query) for video in videos for query in ("a red circle appears", "when is it blue")]
     rewards = bind(stage.rewards, rows[0].keys(), grammar="to")
-    encoder = Encoder(processor, family(load_model(recipe.model).config), video_settings(1.0))
+    encoder = Encoder(processor, family(load_config(recipe.model)), video_settings(1.0))
     return grpo_trainer(recipe, stage, rows, rewards, recipe.model, encoder, str(tmp_path / "out"))
 
 

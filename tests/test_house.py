@@ -343,9 +343,19 @@ def test_the_readme_has_the_commands_that_ci_runs(step: str, ends: str) -> None:
 
 # --- what we lean on in TRL
 
-# How the methods of TRL 1.16 that rlvtg wraps are called. Where a new release differs, see why before changing this.
+# How the methods of TRL 1.16, and of transformers below it, that rlvtg wraps are called. Where a new release differs,
+# see why before changing this.
 GRPO_METHODS = {
     "_load_from_checkpoint": "(self, resume_from_checkpoint, model=None)",
+    "_load_best_model": "(self)",
+    "_save_checkpoint": "(self, model, trial)",
+    "_get_output_dir": "(self, trial)",
+    "_evaluate": "(self, trial, ignore_keys_for_eval, skip_scheduler=False)",
+    "_run_epoch": (
+        "(self, model, epoch, train_dataloader, steps_in_epoch, num_update_steps_per_epoch, trial, "
+        "ignore_keys_for_eval, start_time, resume_from_checkpoint, epochs_trained, steps_trained_in_current_epoch)"
+    ),
+    "_finalize_training": "(self, trial, num_train_samples, start_time)",
     "_calculate_rewards": "(self, inputs, prompts, completions, completion_ids_list)",
     "_compute_loss": "(self, model, inputs)",
     "_generate": "(self, prompts)",

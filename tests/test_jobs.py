@@ -78,28 +78,30 @@ def test_the_run_that_a_model_lies_in_tells_what_it_was_trained_on(place: Path) 
     assert trained_on("runs/a/none/adapter") == trained_on("some/model") == ""
 
 
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        ([], "usage: recipe=NAME"),
-        (["recipe=mine.yaml", "model=runs/a/rl/none"], "model: no folder runs/a/rl/none"),
-        (["recipe=mine.yaml", "model=a,a"], "model: got 'a,a', want one name or several different ones"),
-        (["recipe=mine.yaml", "data=first,"], "data: got 'first,', want one name"),
-        (["recipe=mine.yaml", "data=frist"], "evaluation.data: got 'frist', nearest: first"),
-        (["recipe=mine.yaml", "data=gone"], "data.gone.annotations: no file gone.jsonl"),
-        (["recipe=mine.yaml", "protocol=timlens"], "no protocol is called 'timlens'"),
-        (["recipe=mine.yaml", "outptu=x"], "outptu: unknown key"),
-        (["recipe=mine.yaml", "output"], "got 'output', want key=value"),
-    ],
-)
-def test_a_mistake_is_one_sentence_and_torch_is_not_loaded(place: Path, words: list[str], said: str) -> None:
+MISTAKES = [
+    ([], "usage: recipe=NAME"),
+    (["recipe=mine.yaml", "model=runs/a/rl/none"], "model: no folder runs/a/rl/none"),
+    (["recipe=mine.yaml", "model=a,a"], "model: got 'a,a', want one name or several different ones"),
+    (["recipe=mine.yaml", "data=first,"], "data: got 'first,', want one name"),
+    (["recipe=mine.yaml", "data=frist"], "evaluation.data: got 'frist', nearest: first"),
+    (["recipe=mine.yaml", "data=gone"], "data.gone.annotations: no file gone.jsonl"),
+    (["recipe=mine.yaml", "protocol=timlens"], "no protocol is called 'timlens'"),
+    (["recipe=mine.yaml", "outptu=x"], "outptu: unknown key"),
+    (["recipe=mine.yaml", "output"], "got 'output', want key=value"),
+]
+
+
+def test_a_mistake_is_one_sentence_and_torch_is_not_loaded(place: Path) -> None:
     (place / "no_torch").mkdir()
     (place / "no_torch/torch.py").write_text('raise RuntimeError("torch was loaded")\n')
     environment = {**os.environ, "PYTHONPATH": f"{place / 'no_torch'}{os.pathsep}{ROOT}"}
-    command = [sys.executable, "-m", "rlvtg.cli", "eval", *words]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 2 and done.stderr.startswith("error: ") and said in done.stderr, done.stderr
-    assert done.stderr.count("\n") == 1
+    code = "import json, sys\nfrom rlvtg.cli import main\nfor words in json.loads(sys.argv[1]): print(main(words))"
+    every = json.dumps([["eval", *words] for words, _ in MISTAKES])
+    done = subprocess.run([sys.executable, "-c", code, every], env=environment, capture_output=True, text=True)
+    lines = done.stderr.splitlines()
+    assert done.stdout.split() == ["2"] * len(MISTAKES) and len(lines) == len(MISTAKES), done.stderr
+    for line, (_, said) in zip(lines, MISTAKES, strict=True):
+        assert line.startswith("error: ") and said in line
 
 
 def test_bad_rows_are_listed_below_the_output(place: Path) -> None:

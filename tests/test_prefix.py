@@ -1,7 +1,7 @@
 """The shared prompt is exact: values and every gradient equal the plain path's, and planted faults are seen."""
 
 import copy
-from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
@@ -13,6 +13,7 @@ from rlvtg.model import prefix_attention
 from rlvtg.model.family import family
 from rlvtg.model.inputs import Encoder, batch
 from rlvtg.model.load import prepare
+from rlvtg.model.prefix_attention import plan
 from rlvtg.training.prefix import at_least, packed, slices, unpacked
 from tests.tiny_qwen import model_and_processor, row, video_settings, write_video
 
@@ -217,23 +218,25 @@ def test_rows_may_come_in_any_order_and_completions_may_be_empty(tiny, videos):
 
 def siblings_leak(call):
     """A completion sees the completions before it."""
-    plan = call["prefix_plan"]
-    return call | {"prefix_plan": replace(plan, paths=tuple(tuple(range(k + 1)) for k in range(len(plan.paths))))}
+    tree = call["prefix_plan"]
+    lengths = [end - start for start, end in pairwise(tree.offsets)]
+    return call | {"prefix_plan": plan(lengths, [None, *range(len(lengths) - 1)], scored=tree.scored)}
 
 
 def positions_keep_counting(call):
     """The second completion goes on where the first one ends."""
-    plan, positions = call["prefix_plan"], call["position_ids"].clone()
-    for segment in range(2, len(plan.paths)):
-        positions[:, :, plan.offsets[segment] : plan.offsets[segment + 1]] += plan.offsets[segment] - plan.offsets[1]
+    tree, positions = call["prefix_plan"], call["position_ids"].clone()
+    for segment in range(2, len(tree.paths)):
+        start, end = tree.offsets[segment : segment + 2]
+        positions[:, :, start:end] += start - tree.offsets[1]
     return call | {"position_ids": positions}
 
 
 def flat_positions(call):
     """One position per token of its way down, as for text."""
-    plan, positions = call["prefix_plan"], call["position_ids"].clone()
-    for segment in range(len(plan.paths)):
-        way = plan.seen(segment)
+    tree, positions = call["prefix_plan"], call["position_ids"].clone()
+    for segment in range(len(tree.paths)):
+        way = tree.seen(segment)
         positions[:, :, way] = torch.arange(len(way)).expand(3, 1, -1)
     return call | {"position_ids": positions}
 
@@ -257,11 +260,14 @@ def test_a_prefix_without_a_gradient_shows_in_the_gradients_alone(tiny, videos, 
     work = a_batch(tiny, two_levels(videos))
     expected = plain(tiny[0], *work)
 
-    def detached(states, plan, path):
-        pieces = [states[:, :, plan.offsets[part] : plan.offsets[part + 1]] for part in path]
-        return torch.cat([*(piece.detach() for piece in pieces[:-1]), pieces[-1]], dim=2)
+    def detached(part, query, key, value, scaling):
+        own = torch.zeros(key.shape[2], dtype=torch.bool)
+        own[part.queries] = True
+        states = [torch.where(own[:, None], kept, kept.detach()) for kept in (key, value)]
+        return plain_attend(part, query, *states, scaling)
 
-    monkeypatch.setattr(prefix_attention, "_along", detached)
+    plain_attend = prefix_attention._attend
+    monkeypatch.setattr(prefix_attention, "_attend", detached)
     wrong = faults(shared(tiny[0], *work), expected)
     assert "log-probabilities" not in wrong and "entropies" not in wrong
     assert {"model.visual.merger.mlp.0.weight", "model.language_model.layers.0.self_attn.k_proj.weight"} <= set(wrong)

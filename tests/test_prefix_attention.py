@@ -7,7 +7,7 @@ import torch
 from torch.nn.attention import varlen
 from torch.nn.functional import scaled_dot_product_attention
 
-from rlvtg.model import prefix_attention
+from rlvtg.model import prefix_attention, vision_attention
 from rlvtg.model.prefix_attention import obstacle, plan, prefix_tree_attention, share_prefix
 from tests.tiny_qwen import model_and_processor
 
@@ -72,8 +72,11 @@ if torch.cuda.is_available():
     DEVICES += [("cuda", torch.float32, 1e-4), ("cuda", torch.float16, 5e-3), ("cuda", torch.bfloat16, 3e-2)]
 
 
+@pytest.mark.parametrize("small", [0, prefix_attention.SMALL], ids=["parts alike", "parts padded"])
 @pytest.mark.parametrize(("device", "dtype", "tolerance"), DEVICES)
-def test_outputs_and_gradients_equal_those_of_dense_attention(device, dtype, tolerance):
+def test_outputs_and_gradients_equal_those_of_dense_attention(monkeypatch, device, dtype, tolerance, small):
+    monkeypatch.setattr(prefix_attention, "SMALL", small)
+    assert len(plan(LENGTHS, PARENTS).parts) == (2 if small else 6)
     expected = with_gradients(dense, *states())
     found = with_gradients(ours, *states(device, dtype))
     for one, other in zip(found, expected, strict=True):
@@ -129,14 +132,16 @@ def test_a_call_without_a_plan_is_the_stock_call_bit_for_bit():
     assert all(torch.equal(one, other) for one, other in zip(ours, stock, strict=True))
 
 
-def test_the_vision_tower_keeps_its_attention_and_nothing_is_saved(tmp_path):
+def test_the_vision_tower_does_not_use_it_and_nothing_is_saved(tmp_path):
     model, _ = model_and_processor()
     share_prefix(model)
     config = model.config
     assert config.text_config._attn_implementation == prefix_attention.NAME
-    assert config._attn_implementation == config.vision_config._attn_implementation == "sdpa"
+    assert config._attn_implementation == "sdpa"
+    assert config.vision_config._attn_implementation == vision_attention.NAME
     model.save_pretrained(tmp_path)
-    assert prefix_attention.NAME not in json.dumps(json.loads((tmp_path / "config.json").read_text()))
+    written = json.dumps(json.loads((tmp_path / "config.json").read_text()))
+    assert prefix_attention.NAME not in written and vision_attention.NAME not in written
 
 
 def test_what_stands_in_the_way_is_said():

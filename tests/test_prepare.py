@@ -5,7 +5,6 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -14,26 +13,14 @@ from rlvtg.prepare import follow, prepare
 from rlvtg.recipe import Recipe, RecipeError, load
 from rlvtg.reward import RewardError
 from rlvtg.text.grammar import GrammarError
+from tests import own_rows
 from tests.numbered_video import every_tenth, write_video
+from tests.own_rows import row, write
 
-RECIPE = """
-model: some/model
-data:
-  own: {reader: jsonl, annotations: own.jsonl, videos: videos}
-prompt: "{video}When is {query}?"
-grammar: to
-stages:
-  cold_start:
-    kind: sft
-    data: own
-    completion: "{start:.0f} to {end:.0f}"
-    learning_rate: 1.0e-4
-    lr_scheduler_type: constant
-    per_device_train_batch_size: 2
-  rl:
+RECIPE = f"""{own_rows.RECIPE}  rl:
     kind: grpo
     data: own
-    rewards: {tiou: {weight: 1.0}}
+    rewards: {{tiou: {{weight: 1.0}}}}
     num_generations: 4
     beta: 0.0
     loss_type: dapo
@@ -45,14 +32,9 @@ stages:
     learning_rate: 1.0e-4
     lr_scheduler_type: constant
     per_device_train_batch_size: 8
-evaluation: {data: own}
 """
 
 SMALL = "stages.rl.per_device_train_batch_size=4"  # one prompt at once
-
-
-def row(name: str, video: str = "a.mp4", **columns: Any) -> dict[str, Any]:
-    return {"id": name, "video": video, "duration": 10.0, "query": "a dog", "spans": [[1.0, 3.0]], **columns}
 
 
 @pytest.fixture(scope="module")
@@ -71,10 +53,6 @@ def place(tmp_path: Path, videos: Path, monkeypatch: pytest.MonkeyPatch) -> Path
     shutil.copytree(videos, tmp_path / "videos")
     write(row("first"), row("second", "b.mp4"))
     return tmp_path
-
-
-def write(*rows: dict[str, Any]) -> None:
-    Path("own.jsonl").write_text("".join(json.dumps(each) + "\n" for each in rows))
 
 
 def recipe(*overrides: str) -> Recipe:

@@ -200,7 +200,7 @@ def test_the_released_reward_is_won_by_lists_and_by_nothing(tagger):
 
 
 @pytest.mark.parametrize(
-    ("text", "optional", "required", "forbidden", "original"),
+    ("text", "optional", "required", "forbidden", "released"),
     [
         ("<answer>closes</answer>", 1.0, 0.0, 1.0, 1.0),
         (" <answer>closes\nit</answer>\n", 1.0, 0.0, 1.0, 1.0),
@@ -217,9 +217,9 @@ def test_the_released_reward_is_won_by_lists_and_by_nothing(tagger):
         ("", 0.0, 0.0, 0.0, 0.0),
     ],
 )
-def test_the_format_of_an_inverse_task(text, optional, required, forbidden, original):
+def test_the_format_of_an_inverse_task(text, optional, required, forbidden, released):
     inverse_format = find("inverse_format")
     values = [inverse_format([text], think=think)[0] for think in ("optional", "required", "forbidden")]
-    assert [*values, inverse_format([text], mode="original")[0]] == [optional, required, forbidden, original]
+    assert [*values, find("answer_format")([text])[0]] == [optional, required, forbidden, released]
     with pytest.raises(ValueError, match="think is 'always'; allowed are optional, required, forbidden"):
         inverse_format([text], think="always")

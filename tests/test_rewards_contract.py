@@ -110,6 +110,7 @@ def generated():
     return texts
 
 
+@cache
 def annotations(count):
     """Spans inside videos of some duration, as data may hold them, a few of them reversed or of zero length."""
     draw = random.Random(1)

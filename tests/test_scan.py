@@ -1,15 +1,13 @@
 import os
 import time
-from fractions import Fraction
 from pathlib import Path
 
-import av
 import pytest
 
 from rlvtg.video.decode import VideoError
 from rlvtg.video.scan import read_probes, scan, write_probes
 from rlvtg.video.worker import Probe
-from tests.numbered_video import every_tenth, write_video
+from tests.numbered_video import every_tenth, write_still, write_video
 
 
 @pytest.fixture
@@ -36,15 +34,7 @@ def test_what_is_known_is_not_read_again(videos: dict[str, str]) -> None:
 
 
 def test_a_video_that_takes_too_long_does_not_keep_the_others(videos: dict[str, str], tmp_path: Path) -> None:
-    long = tmp_path / "long.mkv"
-    with av.open(str(long), "w") as file:
-        stream = file.add_stream("mjpeg", rate=100)
-        stream.width, stream.height, stream.pix_fmt = 16, 16, "yuvj420p"
-        picture = bytes(stream.encode(av.VideoFrame(16, 16, "yuvj420p"))[0])
-        for k in range(50000):
-            packet = av.Packet(picture)
-            packet.stream, packet.pts, packet.dts, packet.time_base = stream, k, k, Fraction(1, 100)
-            file.mux(packet)
+    long = write_still(tmp_path / "long.mkv", 50000, size=(16, 16), rate=100)
     found = scan([str(long), videos["a"]], timeout=0.02, workers=2)
     assert isinstance(found[str(long)], VideoError) and found[str(long)].kind == "timed out"
 

@@ -6,11 +6,11 @@ import torch
 from rlvtg.data.narration import narrate
 from rlvtg.model.family import family
 from rlvtg.model.inputs import Encoder, batch
-from rlvtg.model.load import load_model
+from rlvtg.model.load import load_config, load_model
 from rlvtg.model.tiny import tiny_processor
 from rlvtg.recipe import Lora, Recipe, SftStage
 from rlvtg.training.sft import collator, sft_trainer, target
-from tests.tiny_qwen import model_and_processor, plain_log_probabilities, row, video_settings, write_video
+from tests.tiny_qwen import plain_log_probabilities, row, save, video_settings
 
 REENTRANT = {"use_reentrant": True}
 
@@ -26,17 +26,12 @@ def supervised(video, query="a red circle", answer="<think>a red circle</think><
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
     """A folder with a saved model and two videos."""
-    folder = tmp_path_factory.mktemp("saved")
-    model, processor = model_and_processor(scale=1.0)
-    model.save_pretrained(folder / "model")
-    processor.save_pretrained(folder / "model")
-    videos = [write_video(folder / f"{name}.mp4", seconds=4 + 4 * k, seed=k) for k, name in enumerate("ab")]
-    return folder, processor, videos
+    return save(tmp_path_factory.mktemp("saved"), seconds=(4, 8), scale=1.0)
 
 
 def an_encoder(saved, **settings):
     folder, processor, _ = saved
-    return Encoder(processor, family(load_model(folder / "model").config), video_settings(**({"fps": 1.0} | settings)))
+    return Encoder(processor, family(load_config(folder / "model")), video_settings(**({"fps": 1.0} | settings)))
 
 
 def a_trainer(saved, tmp_path, rows, encoder=None, **changes):

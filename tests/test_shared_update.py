@@ -1,4 +1,4 @@
-"""TRL's own losses over a shared prompt: the same loss, metrics and gradients as over full rows, whatever the objective.
+"""TRL's own losses over a shared prompt: the loss, metrics and gradients of full rows, whatever the objective.
 
 The policy has moved on from its rollout, so that ratios, clipping and the distance from the reference all take part.
 """

@@ -11,7 +11,8 @@ import pytest
 from rlvtg.video.cache import ClipCache
 from rlvtg.video.decode import Clip
 from rlvtg.video.store import ClipStore
-from tests.test_cache import settings, write_video
+from tests.numbered_video import write_grey
+from tests.test_cache import settings
 
 LARGE = 10**9
 
@@ -24,7 +25,7 @@ ENTRY = 2 * 28 * 28 * 3
 
 
 def test_a_second_run_reads_what_the_first_decoded(tmp_path: Path) -> None:
-    video = write_video(tmp_path / "a.mp4", 50)
+    video = write_grey(tmp_path / "a.mp4", 50)
     first = ClipCache(settings(), LARGE, store=ClipStore(tmp_path / "store", LARGE))
     second = ClipCache(settings(), LARGE, store=ClipStore(tmp_path / "store", LARGE))
     made, read = first.get(video), second.get(video)
@@ -34,7 +35,7 @@ def test_a_second_run_reads_what_the_first_decoded(tmp_path: Path) -> None:
 
 
 def test_without_memory_a_second_epoch_decodes_nothing(tmp_path: Path) -> None:
-    videos = [write_video(tmp_path / f"{name}.mp4", 50 + k) for k, name in enumerate("abc")]
+    videos = [write_grey(tmp_path / f"{name}.mp4", 50 + k) for k, name in enumerate("abc")]
     cache = ClipCache(settings(), 0, store=ClipStore(tmp_path / "store", LARGE))
     for _ in range(2):
         for video in videos:
@@ -43,7 +44,7 @@ def test_without_memory_a_second_epoch_decodes_nothing(tmp_path: Path) -> None:
 
 
 def test_a_clip_is_known_by_content_window_and_settings_not_by_path_or_date(tmp_path: Path) -> None:
-    video = write_video(tmp_path / "a.mp4", 50)
+    video = write_grey(tmp_path / "a.mp4", 50)
     moved = Path(shutil.copy(video, tmp_path / "b.mp4"))
     os.utime(moved, (1, 1))
     store = ClipStore(tmp_path / "store", LARGE)
@@ -52,9 +53,32 @@ def test_a_clip_is_known_by_content_window_and_settings_not_by_path_or_date(tmp_
     assert store.name(video, 0.0, None, fps=2.0) != name
     assert store.name(video, None, None, fps=1.0) != name
     status = os.stat(video)
-    write_video(video, 51)
+    write_grey(video, 51)
     os.utime(video, ns=(status.st_mtime_ns + 10, status.st_mtime_ns + 10))
     assert store.name(video, None, None, fps=2.0) != name
+
+
+def test_a_video_is_read_once_for_the_names_of_all_its_clips_in_all_stores(tmp_path: Path) -> None:
+    video = write_grey(tmp_path / "a.mp4", 50)
+    status = os.stat(video)
+    names = [ClipStore(tmp_path, LARGE).name(video, None, None)]
+    video.write_bytes(bytes(status.st_size))
+    os.utime(video, ns=(status.st_atime_ns, status.st_mtime_ns))  # nothing says that it changed
+    names.append(ClipStore(tmp_path / "store", LARGE).name(video, None, None))
+    os.utime(video, ns=(status.st_atime_ns, status.st_mtime_ns + 10))
+    names.append(ClipStore(tmp_path, LARGE).name(video, None, None))
+    assert names[0] == names[1] != names[2]
+
+
+def test_a_clip_that_is_asked_for_is_used(tmp_path: Path) -> None:
+    store = ClipStore(tmp_path, 2 * ENTRY + 2000)
+    assert not store.holds("aa")
+    for number, name in enumerate(["aa", "bb"]):
+        store.write(name, clip(number))
+        os.utime(tmp_path / name / f"{name}.npz", (number, number))
+    assert store.holds("aa")
+    store.write("cc", clip(2))
+    assert [store.holds(name) for name in ("aa", "bb", "cc")] == [True, False, True]
 
 
 def test_the_least_recently_used_clips_leave_when_the_bytes_are_spent(tmp_path: Path) -> None:
@@ -73,7 +97,7 @@ def test_the_least_recently_used_clips_leave_when_the_bytes_are_spent(tmp_path: 
 
 @pytest.mark.parametrize("harm", [lambda data: data[: len(data) // 2], lambda data: b"", lambda data: b"x" * 300])
 def test_a_damaged_entry_is_decoded_anew(tmp_path: Path, harm) -> None:
-    video = write_video(tmp_path / "a.mp4", 50)
+    video = write_grey(tmp_path / "a.mp4", 50)
     ClipCache(settings(), LARGE, store=ClipStore(tmp_path / "store", LARGE)).get(video)
     [entry] = (tmp_path / "store").rglob("*.npz")
     whole = entry.read_bytes()
@@ -87,7 +111,7 @@ def test_a_damaged_entry_is_decoded_anew(tmp_path: Path, harm) -> None:
 def test_a_store_that_cannot_be_written_is_warned_of_and_the_run_goes_on(tmp_path: Path) -> None:
     (tmp_path / "store").write_text("a file where the folder should be")
     cache = ClipCache(settings(), 0, store=ClipStore(tmp_path / "store", LARGE))
-    video = write_video(tmp_path / "a.mp4", 50)
+    video = write_grey(tmp_path / "a.mp4", 50)
     with pytest.warns(UserWarning, match="no more clips are kept on disk"):
         assert len(cache.get(video).frames) == 4
     assert len(cache.get(video).frames) == 4

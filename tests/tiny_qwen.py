@@ -1,6 +1,8 @@
 """A tiny real Qwen2.5-VL with a real processor, and real mp4 files, for the tests."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from string import ascii_lowercase
 from typing import Any
 
 import av
@@ -42,6 +44,16 @@ def write_video(
             container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")))
         container.mux(stream.encode())
     return str(path)
+
+
+def save(folder: Path, seconds: Sequence[float], scale: float = SCALE) -> tuple[Path, ProcessorMixin, list[str]]:
+    """(`folder` with a model and its processor in `folder/model`, the processor, videos as long as `seconds` says)."""
+    model, processor = model_and_processor(scale)
+    model.save_pretrained(folder / "model")
+    processor.save_pretrained(folder / "model")
+    names = ascii_lowercase[: len(seconds)]
+    videos = [write_video(folder / f"{names[k]}.mp4", seconds=each, seed=k) for k, each in enumerate(seconds)]
+    return folder, processor, videos
 
 
 def video_settings(fps: float = 2.0, **changes: Any) -> Video:

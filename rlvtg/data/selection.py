@@ -1,7 +1,8 @@
 """Which rows to train on, chosen before training by how well a model already answers them.
 
-TimeLens (arXiv 2512.14698): `fits`, then `draw_by_duration` with the IoU of one greedy answer per row. TimeLens2
-(arXiv 2607.17423): `rollout_weights` from the rewards of several sampled answers per row.
+Time-R1 (arXiv 2503.13377): `gaussian_draw` with the IoU of one greedy answer per row, and `spaced` between rounds.
+TimeLens (arXiv 2512.14698): `fits`, then `draw_by_duration`. TimeLens2 (arXiv 2607.17423): `rollout_weights` from the
+rewards of several sampled answers per row, then `weighted_draw`.
 """
 
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ from math import inf
 import numpy as np
 from numpy.typing import NDArray
 
+from rlvtg.data.difficulty import gaussian_weight
 from rlvtg.data.sample import DataError, Sample
 
 # Half a minute each up to four minutes, then the rest. A duration on a boundary belongs to the shorter videos.
@@ -20,10 +22,10 @@ IOU_BINS = 20
 
 @dataclass(frozen=True)
 class Draw:
-    """What was drawn from the rows of one range of durations.
+    """What was drawn from some rows, such as those of one range of durations.
 
     Args:
-        rows: the rows of that range, rising.
+        rows: the rows that could be drawn, rising.
         probabilities: of each of `rows` to be drawn first, (len(rows),), with sum 1.
         drawn: the rows drawn, in the order of the draw.
     """
@@ -41,6 +43,52 @@ def fits(sample: Sample, *, min_duration: float = 5.0, max_duration: float = 500
         and len(sample.query.split(" ")) <= max_words
         and any(0 <= start <= end <= sample.duration for start, end in sample.spans)
     )
+
+
+def spaced(ious: Sequence[float], size: int) -> list[int]:
+    """At most `size` rows, rising: those at evenly spaced ranks of the IoU, the highest and the lowest among them.
+
+    Source: xiaomi-research/time-r1@7f2b594 src/utils/process_data.py, which so bounds the rows of a round to 2,500.
+    """
+    order = sorted(range(len(ious)), key=lambda row: -ious[row])
+    ranks = np.linspace(0, len(order) - 1, min(size, len(order))).round().astype(int)
+    return sorted(order[rank] for rank in dict.fromkeys(ranks.tolist()))
+
+
+def weighted_draw(weights: Sequence[float], size: int | None = None, *, seed: int = 42) -> Draw:
+    """`size` rows, or all if there are fewer, drawn one after the other without replacement in proportion to `weights`.
+
+    None draws all rows: a shuffle in which heavy rows tend to come first. That is what TimeLens2 does: it takes the
+    rows in that order until its steps are done, so that so many rows are drawn as its steps take (source:
+    MCG-NJU/TimeLens2@a5ce450 grpo/timelens/trainer.py RepeatSampler, one epoch, 300 steps of 8 rows).
+
+    Raises DataError when fewer rows than are to be drawn have a weight above 0.
+    """
+    given = np.asarray(weights, dtype=np.float64)
+    size = len(given) if size is None else min(size, len(given))
+    if not np.count_nonzero(given > 0) >= max(size, 1):
+        raise DataError(f"fewer than {max(size, 1)} of {len(given)} rows have any chance to be drawn")
+    probabilities = given / given.sum()
+    # of exponential waiting times with these rates, the shortest is a row's with its probability, and so on
+    with np.errstate(divide="ignore"):
+        times = np.random.default_rng(seed).exponential(size=len(given)) / probabilities
+    return Draw(list(range(len(given))), probabilities, np.argsort(times, kind="stable")[:size].tolist())
+
+
+def gaussian_draw(ious: Sequence[float], size: int, *, mean: float = 0.3, std: float = 0.2, seed: int = 42) -> Draw:
+    """`size` rows, or all if there are fewer, drawn without replacement, most of them with an IoU near `mean`.
+
+    The probability of a row is in proportion to `gaussian_weight`. Time-R1 leaves out rows with IoU 0 before.
+
+    Raises DataError when `std` is so small that too few rows have any probability left.
+
+    Source: xiaomi-research/time-r1@7f2b594 src/utils/process_data.py. Differs: there, fewer rows than `size` are an
+    error, of which nothing is said.
+    """
+    try:
+        return weighted_draw([gaussian_weight(iou, mean, std) for iou in ious], size, seed=seed)
+    except DataError as error:
+        raise DataError(f"std={std} around IoU {mean}: {error}") from error
 
 
 def draw_by_duration(

@@ -12,7 +12,7 @@ processes may be others.
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,8 @@ _COLUMNS = ("id", "video", "query", "duration", "spans", "prompt", "video_start"
 _PROBES = 64
 
 Rows = Sequence[Mapping[str, Any]]
+Predict = Callable[[list[list[Mapping[str, Any]]]], Iterator[list[Prediction]]]
+"""Batches of rows -> the predictions of each batch, one or more for each row, those of a row together."""
 
 
 def evaluate(
@@ -74,27 +76,13 @@ def evaluate(
         RecipeError: `place` holds a complete evaluation that was made from something else.
     """
     settings, rules = recipe.evaluation, chosen(recipe.evaluation)
-    made_from = _made_from(recipe, model, rows, name)
-    same = _is_same(place, made_from, replace)
-    kept = _kept(place, rows, recipe.grammar) if same else {}
-    state.wait_for_everyone()  # every process has read before one writes
-    if state.is_main_process:
-        if not same:
-            _clear(place)
-        write_metrics(place / MADE_FROM, made_from)
-    state.wait_for_everyone()
-    size = min(settings.batch_size, math.ceil(len(rows) / state.num_processes))
-    # Whole batches are made again, so that a row stands in the same company however often the evaluation was killed.
-    batches = [range(start, min(start + size, len(rows))) for start in range(0, len(rows), size)]
-    mine = [batch for batch in batches if not kept.keys() >= set(batch)][state.process_index :: state.num_processes]
-    made: dict[int, Prediction] = {}
-    path = place / f"predictions.{state.process_index}.jsonl"
-    _cut(path)
-    with open(path, "a", encoding="utf-8") as part:
-        predictions = predict_zoomed(
+    source = made_from(recipe, model, rows, name)
+
+    def predictions(batches: list[list[Mapping[str, Any]]]) -> Iterator[list[Prediction]]:
+        return predict_zoomed(
             model,
             encoder,
-            [[rows[index] for index in batch] for batch in mine],
+            batches,
             passes=settings.zoom,
             prompt=recipe.prompt,
             system=recipe.system,
@@ -103,21 +91,79 @@ def evaluate(
             title=f"evaluating ({place.name})",
             quiet=not state.is_main_process,
         )
+
+    ordered = gathered(
+        predictions, rows, place, state, source, settings.batch_size, grammar_name=recipe.grammar, replace=replace
+    )
+    if not state.is_main_process:
+        return {}
+    metrics = score(ordered, rules) | {"protocol": described(rules, source)}
+    write_metrics(place / METRICS, metrics)
+    return metrics
+
+
+def gathered(
+    predict: Predict,
+    rows: Rows,
+    place: Path,
+    state: PartialState,
+    source: Mapping[str, Any],
+    batch_size: int,
+    *,
+    grammar_name: str,
+    answers: int = 1,
+    replace: bool = False,
+) -> list[Prediction]:
+    """The predictions of all processes, in the order of the rows, written to `place`; a killed call is gone on with.
+
+    Args:
+        predict: makes the predictions of the batches that are this process's.
+        rows: R rows.
+        place: the folder, which all processes share.
+        state: of this process.
+        source: what decides the predictions; what `place` holds is used if it was made from the same.
+        batch_size: rows per device.
+        grammar_name: reads the predictions that are kept.
+        answers: A, predictions of each row.
+        replace: whether a complete evaluation that was made from something else gives way.
+
+    Returns:
+        R * A predictions, in every process.
+
+    Raises:
+        RecipeError: `place` holds a complete evaluation that was made from something else.
+    """
+    same = _is_same(place, source, replace)
+    kept = _kept(place, rows, grammar_name, answers) if same else {}
+    state.wait_for_everyone()  # every process has read before one writes
+    if state.is_main_process:
+        if not same:
+            _clear(place)
+        write_metrics(place / MADE_FROM, source)
+    state.wait_for_everyone()
+    size = min(batch_size, math.ceil(len(rows) / state.num_processes))
+    # Whole batches are made again, so that a row stands in the same company however often the evaluation was killed.
+    batches = [range(start, min(start + size, len(rows))) for start in range(0, len(rows), size)]
+    places = {batch: [row * answers + answer for row in batch for answer in range(answers)] for batch in batches}
+    mine = [batch for batch in batches if not kept.keys() >= set(places[batch])]
+    mine = mine[state.process_index :: state.num_processes]
+    made: dict[int, Prediction] = {}
+    path = place / f"predictions.{state.process_index}.jsonl"
+    _cut(path)
+    with open(path, "a", encoding="utf-8") as part:
+        predictions = predict([[rows[row] for row in batch] for batch in mine])
         for batch, several in zip(mine, predictions, strict=True):
-            new = {index: one for index, one in zip(batch, several, strict=True) if index not in kept}
+            new = {index: one for index, one in zip(places[batch], several, strict=True) if index not in kept}
             part.writelines(json.dumps({"row": index, **one}) + "\n" for index, one in new.items())
             part.flush()
             made |= new
     everything = kept | dict(gather_object(list(made.items())))
-    if not state.is_main_process:
-        return {}
-    ordered = [everything[index] for index in range(len(rows))]
-    metrics = score(ordered, rules) | {"protocol": described(rules, made_from)}
-    write_predictions(place / PREDICTIONS, ordered)
-    write_metrics(place / METRICS, metrics)
-    for part_path in _parts(place):
-        part_path.unlink()
-    return metrics
+    ordered = [everything[index] for index in range(len(rows) * answers)]
+    if state.is_main_process:
+        write_predictions(place / PREDICTIONS, ordered)
+        for part_path in _parts(place):
+            part_path.unlink()
+    return ordered
 
 
 def dtype(recipe: Recipe) -> torch.dtype:
@@ -136,7 +182,8 @@ def weights_digest(model: torch.nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _made_from(recipe: Recipe, model: PreTrainedModel, rows: Rows, name: str) -> dict[str, Any]:
+def made_from(recipe: Recipe, model: PreTrainedModel, rows: Rows, name: str) -> dict[str, Any]:
+    """What decides the evaluation of a model, which is called `name`, on `rows`."""
     columns = [[row.get(column) for column in _COLUMNS] for row in rows]
     return {
         "model": name,
@@ -160,11 +207,11 @@ def _zoom(recipe: Recipe) -> dict[str, Any] | None:
     return {"passes": passes, "margin": MARGIN, "grammar": recipe.grammar} if passes > 1 else None
 
 
-def _is_same(place: Path, made_from: Mapping[str, Any], replace: bool) -> bool:
+def _is_same(place: Path, source: Mapping[str, Any], replace: bool) -> bool:
     """Whether what `place` holds can be used; RecipeError if it may not be replaced either."""
     written = place / MADE_FROM
     before = json.loads(written.read_text(encoding="utf-8")) if written.exists() else {}
-    other = [key for key in made_from if key not in _NAMES and before.get(key) != made_from[key]]
+    other = [key for key in source if key not in _NAMES and before.get(key) != source[key]]
     if other and (place / METRICS).exists() and not replace:
         raise RecipeError(
             f"{place} holds an evaluation with another {', '.join(other)}; choose another output, or remove that one"
@@ -172,8 +219,8 @@ def _is_same(place: Path, made_from: Mapping[str, Any], replace: bool) -> bool:
     return not other
 
 
-def _kept(place: Path, rows: Rows, grammar_name: str) -> dict[int, Prediction]:
-    """The predictions that `place` holds by the number of their row, their completions read anew.
+def _kept(place: Path, rows: Rows, grammar_name: str, answers: int) -> dict[int, Prediction]:
+    """The predictions that `place` holds by their number, `answers` for each row, their completions read anew.
 
     A line that is not whole was cut by the kill; its row is predicted again.
     """
@@ -189,7 +236,7 @@ def _kept(place: Path, rows: Rows, grammar_name: str) -> dict[int, Prediction]:
                 spans = reread(prediction, read)
             except (ValueError, TypeError, AttributeError):
                 continue
-            if 0 <= index < len(rows) and rows[index]["id"] == prediction["id"]:
+            if 0 <= index < len(rows) * answers and rows[index // answers]["id"] == prediction["id"]:
                 found[index] = {**prediction, "predicted": [list(span) for span in spans]}
     return found
 

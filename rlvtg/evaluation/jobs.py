@@ -98,10 +98,11 @@ def _rows(recipe: Recipe, keys: Sequence[str], folder: Path) -> dict[str, list[d
 def trained_on(model: str) -> str:
     """The annotation files of the stages up to the one whose adapter/ or merged/ folder `model` is; "" if unknown."""
     path = Path(model).resolve()
-    file, stage = path.parent.parent / "recipe.yaml", path.parent.name
-    if not file.is_file():
+    # RUN/STAGE/merged, or RUN/STAGE/round_1/merged of a stage of several rounds
+    run = next((folder for folder in list(path.parents)[1:3] if (folder / "recipe.yaml").is_file()), None)
+    if run is None:
         return ""
-    tree = read_file(file)
+    tree, stage = read_file(run / "recipe.yaml"), path.relative_to(run).parts[0]
     stages, data = tree.get("stages") or {}, tree.get("data") or {}
     if stage not in stages:
         return ""

@@ -21,7 +21,7 @@ from rlvtg.evaluation.protocol import Protocol, protocol, restored
 from rlvtg.evaluation.report import cells, filmstrip, histogram, learning_curves, spread
 from rlvtg.recipe import Video, read_file
 from rlvtg.video.index import VideoError
-from rlvtg.video.worker import DecodeWorker
+from rlvtg.video.worker import shared_worker
 
 # Twelve frames are drawn of a filmstrip; they need not be the ones that the model saw.
 _FRAMES = Video(fps=1.0, min_frames=4, max_frames=12, min_pixels=784, max_pixels=100352)
@@ -100,10 +100,19 @@ def _stages(run: Path, stages: Sequence[str]) -> str:
         place = run / stage
         if (place / "done.json").exists():
             return "done"
-        steps = sorted(int(folder.name.split("-")[1]) for folder in place.glob("checkpoint-*"))
+        rounds = sorted(place.glob("round_*"), key=lambda folder: int(folder.name.split("_")[1]))
+        of_round = f" of round {len(rounds)}" if rounds else ""
+        last = rounds[-1] if rounds else place
+        steps = sorted(int(folder.name.split("-")[1]) for folder in last.glob("checkpoint-*"))
         if steps:
-            return f"interrupted; the last checkpoint is of step {steps[-1]}"
-        return "started, without a checkpoint so far" if place.is_dir() else "not started"
+            return f"interrupted; the last checkpoint{of_round} is of step {steps[-1]}"
+        return (
+            f"started round {len(rounds)}, without a checkpoint of it so far"
+            if rounds
+            else "started, without a checkpoint so far"
+            if place.is_dir()
+            else "not started"
+        )
 
     return _table([["stage", "state"], *([stage, state(stage)] for stage in stages)])
 
@@ -133,7 +142,17 @@ def _metrics(run: Path, stages: Sequence[str]) -> str:
 
 def _curves(run: Path, stages: Sequence[str]) -> str:
     histories = {}
-    for stage in stages:
+    # a stage of several rounds that is not done shows the rounds there are
+    shown = [
+        place.relative_to(run).as_posix()
+        for stage in stages
+        for place in (
+            [run / stage]
+            if (run / stage / "log_history.json").is_file()
+            else sorted((run / stage).glob("round_*")) or [run / stage]
+        )
+    ]
+    for stage in shown:
         checkpoints = sorted((run / stage).glob("checkpoint-*/trainer_state.json"), key=_step)
         if (run / stage / "log_history.json").is_file():
             histories[stage] = _json(run / stage / "log_history.json")["log"]
@@ -149,16 +168,14 @@ def _curves(run: Path, stages: Sequence[str]) -> str:
 
 def _answers(run: Path, last: _Evaluation, worst: int) -> list[tuple[str, str]]:
     """The sections that look at single answers."""
-    worker = DecodeWorker(_FRAMES.decode_timeout)
     ready = sorted((run / "pictures").glob("filmstrip_*.png"), key=lambda file: (len(file.name), file.name))
     if ready:
         strips = [_picture(file.read_bytes(), file.name) for file in ready]
     else:
-        strips = [_strip(last, index, worker) for index in spread(last.reached, worst)]
+        strips = [_strip(last, index) for index in spread(last.reached, worst)]
     lowest = sorted(range(len(last.reached)), key=lambda index: last.reached[index] or 0.0)[:worst]
     caption = f"IoU of the {len(last.predictions)} answers after {last.label}"
-    worst_ones = "\n".join(_strip(last, index, worker) + _details(last, index) for index in lowest)
-    worker.close()
+    worst_ones = "\n".join(_strip(last, index) + _details(last, index) for index in lowest)
     return [
         ("How well it answers", _drawn(lambda path: histogram(last.reached, path), caption)),
         ("Answers from the best to the worst", "\n".join(strips)),
@@ -183,12 +200,12 @@ def _details(last: _Evaluation, index: int) -> str:
     return f"{_table(rows, header=False)}<pre>{escape(shown)}</pre>"
 
 
-def _strip(last: _Evaluation, index: int, worker: DecodeWorker) -> str:
+def _strip(last: _Evaluation, index: int) -> str:
     """The filmstrip of one answer, or why there is none."""
     each, iou = last.predictions[index], last.reached[index]
     title = f"{each['query']} (IoU {iou or 0.0:.2f})"
     try:
-        clip = worker.clip(each["video"], _FRAMES, start=each.get("video_start"), end=each.get("video_end"))
+        clip = shared_worker().clip(each["video"], _FRAMES, start=each.get("video_start"), end=each.get("video_end"))
     except VideoError as error:
         return _note(f"No filmstrip of {each['query']!r}: {error}")
     spans = each["spans"], each["predicted"]

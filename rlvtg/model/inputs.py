@@ -151,22 +151,21 @@ def prompt_inputs(
     if len(between) != len(video.grids):
         raise ValueError(f"the chat template rendered {len(between)} videos where the prompt has {len(video.grids)}")
 
-    def tokens(piece: str) -> list[int]:
-        return processor.tokenizer(piece, add_special_tokens=False)["input_ids"] if piece else []
-
-    merged = (video.grids.prod(dim=1) // family.merge_size**2).tolist()
-    ids = tokens(before)
-    labels = [-100] * len(ids)
-    for count, piece, told in zip(merged, between, narration, strict=True):
+    pieces = [(before, False)]  # text, and whether it is to be learned; the last three of each video stand behind it
+    for piece, told in zip(between, narration, strict=True):
         head, tail = piece.split(told, 1) if told else (piece, "")
-        for part, learned in (
-            ([family.video_token_id] * count, 0),
-            (tokens(head), 0),
-            (tokens(told), 1),
-            (tokens(tail), 0),
-        ):
-            ids += part
-            labels += part if learned else [-100] * len(part)
+        pieces += [(head, False), (told, True), (tail, False)]
+    written = processor.tokenizer([piece for piece, _ in pieces], add_special_tokens=False)["input_ids"]
+    merged = (video.grids.prod(dim=1) // family.merge_size**2).tolist()
+    ids: list[int] = []
+    labels: list[int] = []
+    for index, ((_, learned), part) in enumerate(zip(pieces, written, strict=True)):
+        if index % 3 == 1:
+            pads = merged[index // 3]
+            ids += [family.video_token_id] * pads
+            labels += [-100] * pads
+        ids += part
+        labels += part if learned else [-100] * len(part)
     input_ids = torch.tensor(ids)
     position_ids, next_position = prompt_positions(input_ids, video.grids, video.seconds_per_grid, family)
     return Inputs(input_ids, position_ids, torch.tensor(labels), next_position, video)

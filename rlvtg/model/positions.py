@@ -11,6 +11,7 @@ Differs: transformers 5.3 to 5.23 start that text at p + max(h, w) / merge_size,
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 
@@ -41,7 +42,7 @@ def prompt_positions(
         if is_video[index]:
             if video == len(grids):
                 raise ValueError(f"the prompt has more video pads than its {len(grids)} videos account for")
-            block = _video_positions(grids[video].tolist(), seconds_per_grid[video], family)
+            block = _video_positions(tuple(grids[video].tolist()), seconds_per_grid[video], family)
             if not all(is_video[index : index + block.shape[1]]) or index + block.shape[1] > len(is_video):
                 raise ValueError(f"video {video} needs {block.shape[1]} pads in a row; the prompt has fewer")
             video += 1
@@ -58,7 +59,8 @@ def prompt_positions(
     return torch.cat(columns, dim=1), next_position
 
 
-def _video_positions(grid: list[int], seconds_per_grid: float, family: Family) -> torch.Tensor:
+@lru_cache(maxsize=256)
+def _video_positions(grid: tuple[int, ...], seconds_per_grid: float, family: Family) -> torch.Tensor:
     """Positions (3, t * h * w / merge_size**2) of a video that starts at 0."""
     steps, height, width = grid[0], grid[1] // family.merge_size, grid[2] // family.merge_size
     # the product is taken before rounding down: an interval below one position must not collapse to zero

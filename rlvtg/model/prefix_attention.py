@@ -15,12 +15,34 @@ from typing import Any
 
 import torch
 from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.utils.rnn import pad_sequence
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 NAME = "prefix_tree"
 """The implementation's name in transformers, for the text part alone; the vision tower keeps its own."""
+
+
+PADDING = 0.25
+"""Of the work of the segments that go through one call together, how much more may be done for padding."""
+SMALL = 20_000
+"""Pairs of a query and a key for which a call of their own is not worth it."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """Segments that go through one attention call together, padded to the longest.
+
+    Attributes:
+        queries: (B, Q) the places in the row of each segment's tokens.
+        keys: (B, K) the places in the row that each segment sees: its ancestors', then its own.
+        mask: (B or 1, 1, Q, K) which key a query sees; None where that is all up to itself, counted from the first.
+    """
+
+    queries: torch.Tensor
+    keys: torch.Tensor
+    mask: torch.Tensor | None
 
 
 @dataclass(frozen=True)
@@ -30,29 +52,41 @@ class Plan:
     Attributes:
         offsets: S + 1 places in the row; segment s lies at `offsets[s]` to `offsets[s + 1]`.
         paths: for each segment, the segments from its root to itself; it sees them in this order, causally.
+        scored: (T,) the places in the row whose outputs are wanted; the head is not given the others.
         keys: (K,) the places in the row that the segments see, one segment's after another's.
         query_ends: (S + 1,) int32, how many tokens the first s segments have.
         key_ends: (S + 1,) int32, how many places the first s segments see.
+        parts: all segments, for a device that has no call for segments of any length.
+        order: (N,) where in the parts' queries, one part's after another's, each token of the row is.
     """
 
     offsets: tuple[int, ...]
     paths: tuple[tuple[int, ...], ...]
+    scored: torch.Tensor
     keys: torch.Tensor
     query_ends: torch.Tensor
     key_ends: torch.Tensor
+    parts: tuple[Part, ...]
+    order: torch.Tensor
 
     def seen(self, segment: int) -> torch.Tensor:
         """The places in the row that a segment sees: all of its ancestors' and its own."""
-        return _places(self.offsets, self.paths[segment])
+        return torch.cat([torch.arange(self.offsets[part], self.offsets[part + 1]) for part in self.paths[segment]])
 
 
-def plan(lengths: Sequence[int], parents: Sequence[int | None], device: torch.device | str = "cpu") -> Plan:
+def plan(
+    lengths: Sequence[int],
+    parents: Sequence[int | None],
+    device: torch.device | str = "cpu",
+    scored: torch.Tensor | None = None,
+) -> Plan:
     """The plan of segments that lie in a row one after another.
 
     Args:
         lengths: tokens of each segment, at least one.
         parents: the segment that each one stands behind, which comes before it; None for a root.
         device: where the row will be.
+        scored: the places in the row whose outputs are wanted; None is all.
 
     Raises:
         ValueError: an empty segment, or one that comes before its parent.
@@ -65,19 +99,66 @@ def plan(lengths: Sequence[int], parents: Sequence[int | None], device: torch.de
             )
         offsets.append(offsets[-1] + length)
         paths.append((segment,) if parent is None else (*paths[parent], segment))
-    keys = [_places(offsets, path) for path in paths]
+    keys = list[torch.Tensor]()
+    for segment, parent in enumerate(parents):
+        own = torch.arange(offsets[segment], offsets[segment + 1])
+        keys.append(own if parent is None else torch.cat([keys[parent], own]))
     key_ends = torch.tensor([0, *map(len, keys)]).cumsum(0)
+    parts = _parts(lengths, keys)
+    order = torch.empty(offsets[-1], dtype=torch.long)
+    begin = 0
+    for members, part in parts:
+        for row, segment in enumerate(members):
+            first = begin + row * part.queries.shape[1]
+            order[offsets[segment] : offsets[segment + 1]] = torch.arange(first, first + lengths[segment])
+        begin += part.queries.numel()
     return Plan(
         tuple(offsets),
         tuple(paths),
+        (torch.arange(offsets[-1]) if scored is None else scored).to(device),
         torch.cat(keys).to(device),
         torch.tensor(offsets, dtype=torch.int32, device=device),
         key_ends.to(device, torch.int32),
+        tuple(_on(part, device) for _, part in parts),
+        order.to(device),
     )
 
 
-def _places(offsets: Sequence[int], path: Sequence[int]) -> torch.Tensor:
-    return torch.cat([torch.arange(offsets[segment], offsets[segment + 1]) for segment in path])
+def _parts(lengths: Sequence[int], keys: Sequence[torch.Tensor]) -> list[tuple[list[int], Part]]:
+    """The segments dealt out to parts: roots with roots, and what differs much in length not together."""
+    behind = [len(seen) - length for seen, length in zip(keys, lengths, strict=True)]
+    parts: list[list[int]] = []
+    work = longest = widest = 0
+    for segment in sorted(range(len(lengths)), key=lambda index: (behind[index], lengths[index])):
+        seen = behind[segment] + lengths[segment]
+        own = work + lengths[segment] * seen
+        most, widest_seen = max(longest, lengths[segment]), max(widest, seen)
+        if parts and bool(behind[parts[-1][0]]) == bool(behind[segment]):
+            padding = (len(parts[-1]) + 1) * most * widest_seen - own
+            if padding <= max(PADDING * own, SMALL):
+                parts[-1].append(segment)
+                work, longest, widest = own, most, widest_seen
+                continue
+        parts.append([segment])
+        work, longest, widest = lengths[segment] * seen, lengths[segment], seen
+    return [(members, _part(members, lengths, keys)) for members in parts]
+
+
+def _part(members: Sequence[int], lengths: Sequence[int], keys: Sequence[torch.Tensor]) -> Part:
+    # places that pad come last and so are seen by what pads alone
+    seen = pad_sequence([keys[segment] for segment in members], batch_first=True)
+    own = pad_sequence([keys[segment][-lengths[segment] :] for segment in members], batch_first=True)
+    behind = torch.tensor([len(keys[segment]) - lengths[segment] for segment in members])
+    if not behind.any():
+        return Part(own, seen, None)
+    if bool((behind == behind[0]).all()):
+        behind = behind[:1]
+    last = behind[:, None] + torch.arange(own.shape[1])  # the last key that each query sees
+    return Part(own, seen, (torch.arange(seen.shape[1]) <= last[..., None])[:, None])
+
+
+def _on(part: Part, device: torch.device | str) -> Part:
+    return Part(part.queries.to(device), part.keys.to(device), None if part.mask is None else part.mask.to(device))
 
 
 def share_prefix(model: PreTrainedModel) -> None:
@@ -90,6 +171,7 @@ def share_prefix(model: PreTrainedModel) -> None:
     backbone = model.base_model
     if _refuse_unsupported not in backbone._forward_pre_hooks.values():
         backbone.register_forward_pre_hook(_refuse_unsupported, with_kwargs=True)
+        backbone.register_forward_hook(_leave_out_unscored, with_kwargs=True)
 
 
 def obstacle(model: torch.nn.Module) -> str | None:
@@ -112,6 +194,13 @@ def _refuse_unsupported(backbone: torch.nn.Module, args: tuple[Any, ...], kwargs
     name = backbone.config.get_text_config()._attn_implementation
     if kwargs.get("prefix_plan") is not None and name != NAME:
         raise ValueError(f"got a prefix plan for a model whose text part runs {name} attention, want sdpa")
+
+
+def _leave_out_unscored(backbone: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+    """The head is given the places that predict a token of a completion, not the prompts."""
+    if kwargs.get("prefix_plan") is not None:
+        output.last_hidden_state = output.last_hidden_state[:, kwargs["prefix_plan"].scored]
+    return output
 
 
 def prefix_tree_attention(
@@ -175,37 +264,38 @@ def prefix_tree_attention(
         dtype = torch.get_autocast_dtype("cuda")
         query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
     has_kernel = query.is_cuda and query.dtype in (torch.float16, torch.bfloat16) and torch.__version__ >= (2, 13)
-    along = _in_one_call if has_kernel else _by_segment
+    along = _in_one_call if has_kernel else _by_part
     return along(query, key, value, prefix_plan, scaling), None
 
 
-def _by_segment(
+def _by_part(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, plan: Plan, scaling: float | None
 ) -> torch.Tensor:
-    """One sdpa call for each segment: any device and dtype, memory in proportion to the tokens."""
-    grouped = query.shape[1] != key.shape[1]
-    found = []
-    for segment, path in enumerate(plan.paths):
-        own = query[:, :, plan.offsets[segment] : plan.offsets[segment + 1]]
-        keys, values = _along(key, plan, path), _along(value, plan, path)
-        count, width = own.shape[2], keys.shape[2]
-        # a segment's last token sees all; sdpa's own causal mask would let its first token see the first key alone
-        mask = (
-            None
-            if count == width
-            else torch.ones(count, width, dtype=torch.bool, device=own.device).tril(width - count)
-        )
-        found.append(
-            scaled_dot_product_attention(
-                own, keys, values, attn_mask=mask, is_causal=mask is None, scale=scaling, enable_gqa=grouped
-            )
-        )
-    return torch.cat(found, dim=2).transpose(1, 2)
+    """One sdpa call for each part: any device and dtype."""
+    found = [_attend(part, query, key, value, scaling) for part in plan.parts]
+    return torch.cat(found).index_select(0, plan.order)[None]
 
 
-def _along(states: torch.Tensor, plan: Plan, path: Sequence[int]) -> torch.Tensor:
-    """Keys or values (1, H_kv, n, D) of the segments of a path."""
-    return torch.cat([states[:, :, plan.offsets[segment] : plan.offsets[segment + 1]] for segment in path], dim=2)
+def _attend(
+    part: Part, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float | None
+) -> torch.Tensor:
+    """What the queries of a part find, (B * Q, H, D)."""
+    found = scaled_dot_product_attention(
+        _at(query, part.queries),
+        _at(key, part.keys),
+        _at(value, part.keys),
+        attn_mask=part.mask,
+        is_causal=part.mask is None,
+        scale=scaling,
+        enable_gqa=query.shape[1] != key.shape[1],
+    )
+    return found.transpose(1, 2).flatten(0, 1)
+
+
+def _at(states: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+    """The states (1, H, N, D) at places (B, n), as (B, H, n, D)."""
+    heads, width = states.shape[1], states.shape[3]
+    return states[0].index_select(1, places.flatten()).view(heads, *places.shape, width).transpose(0, 1)
 
 
 def _in_one_call(

@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from rlvtg.model.features import FeatureCache, Key, digest
+from rlvtg.model.grids import grid_arguments
 
 
 def share_vision(model: PreTrainedModel | PeftModel, cache: FeatureCache | None = None) -> None:
@@ -110,7 +111,8 @@ def _learns(visual: torch.nn.Module, merged: bool) -> bool:
 
 def _encode(backbone: torch.nn.Module, pixel_values: torch.Tensor, grids: torch.Tensor) -> Sequence[torch.Tensor]:
     """The features (tokens, width) of each video."""
-    return backbone.get_video_features(pixel_values, grids, return_dict=True).pooler_output
+    known = grid_arguments(grids, backbone.visual.config)
+    return backbone.get_video_features(pixel_values, grids, return_dict=True, **known).pooler_output
 
 
 @contextmanager

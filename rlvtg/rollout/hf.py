@@ -4,8 +4,47 @@ from collections.abc import Sequence
 
 import torch
 from transformers import GenerationConfig, PreTrainedModel
+from transformers.cache_utils import DynamicLayer
 
 from rlvtg.model.inputs import Inputs, batch
+
+
+class Roomy(DynamicLayer):
+    """The cached keys and values of one layer, repeated for G completions, with room for those to come.
+
+    A `DynamicLayer` copies all that it holds for every token.
+
+    Args:
+        prefilled: (P, H, N, D) keys and values of P prompts.
+        num_generations: G.
+        room: tokens to come.
+    """
+
+    def __init__(self, prefilled: DynamicLayer, num_generations: int, room: int) -> None:
+        super().__init__()
+        self.dtype, self.device, self.is_initialized = prefilled.dtype, prefilled.device, True
+        self._room = [self._with_room(states, num_generations, room) for states in (prefilled.keys, prefilled.values)]
+        self._show(prefilled.keys.shape[2])
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: object, **kwargs: object
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """All keys and values, these included."""
+        start, end = self.keys.shape[2], self.keys.shape[2] + key_states.shape[2]
+        for held, states in zip(self._room, (key_states, value_states), strict=True):
+            held[:, :, start:end] = states
+        self._show(end)
+        return self.keys, self.values
+
+    @staticmethod
+    def _with_room(states: torch.Tensor, num_generations: int, room: int) -> torch.Tensor:
+        count, heads, length, width = states.shape
+        held = states.new_empty(count * num_generations, heads, length + room, width)
+        held[:, :, :length] = states.repeat_interleave(num_generations, dim=0)
+        return held
+
+    def _show(self, length: int) -> None:
+        self.keys, self.values = (held[:, :, :length] for held in self._room)
 
 
 @torch.no_grad()
@@ -36,8 +75,8 @@ def rollout(
     before_last = {**inputs, "input_ids": ids[:, :-1], "attention_mask": mask[:, :-1]}
     prefilled = model(**before_last, position_ids=positions[:, :, :-1], use_cache=True, logits_to_keep=1)
     cache = prefilled.past_key_values
-    if num_generations > 1:
-        cache.batch_repeat_interleave(num_generations)
+    room = config.max_new_tokens or config.max_length
+    cache.layers = [Roomy(layer, num_generations, room) for layer in cache.layers]
     sequences = model.generate(
         input_ids=ids.repeat_interleave(num_generations, dim=0),
         attention_mask=mask.repeat_interleave(num_generations, dim=0),

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from datasets import Dataset
+from torch.utils.data import DataLoader
 from transformers import PreTrainedModel
 from trl import GRPOConfig, GRPOTrainer
 from trl.models.utils import disable_gradient_checkpointing
@@ -99,6 +100,14 @@ class VideoGRPOTrainer(StoppingTrainer, GRPOTrainer):
         for held in (self.model, self.ref_model) if share_prefix else ():
             if held is not None and (reason := obstacle(held)):
                 raise ValueError(f"the model cannot share a prompt: {reason}, or share_prefix false")
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        # rows hold no tensors; looking for some in G copies of each would take longer than encoding the prompts
+        placed, self.accelerator.device_placement = self.accelerator.device_placement, False
+        try:
+            return super().get_train_dataloader()
+        finally:
+            self.accelerator.device_placement = placed
 
     def _get_train_sampler(self, dataset: Dataset | None = None) -> GroupSampler:
         return GroupSampler(
@@ -324,6 +333,7 @@ def grpo_trainer(
     path: str,
     encoder: Encoder,
     folder: str,
+    order: Order | None = None,
 ) -> VideoGRPOTrainer:
     """The trainer of one GRPO stage; nothing is trained yet.
 
@@ -335,7 +345,11 @@ def grpo_trainer(
         path: the model to start from, a folder or a hub id; with `beta` above 0 it is the reference too.
         encoder: the run's encoder.
         folder: where checkpoints, logs and completions go.
+        order: the rows of an epoch; None is all of them, shuffled, with `queries_per_video` about one video together.
     """
+    if order is None:
+        videos = [(row["video"], row["video_start"], row["video_end"]) for row in rows]
+        order = videos_together(videos, stage.queries_per_video)
     arguments = GRPOConfig(
         **training_arguments(recipe, stage, folder),
         num_generations=stage.num_generations,
@@ -367,9 +381,7 @@ def grpo_trainer(
         snap_spans=stage.snap_spans,
         share_prefix=stage.share_prefix,
         max_tokens_per_forward=stage.max_tokens_per_forward,
-        order=videos_together(
-            [(row["video"], row["video_start"], row["video_end"]) for row in rows], stage.queries_per_video
-        ),
+        order=order,
         peft_config=lora_config(stage, model),
     )
     if encoder.features is not None:

@@ -44,8 +44,9 @@ def packed(
         video_token_id: the pad that stands for one merged video token.
 
     Returns:
-        `input_ids` (1, N), `position_ids` (3, 1, N), `shift_labels` (1, N), the videos as in `batch` and `prefix_plan`; and the
-        places (B, C) in the row at which each completion token is predicted, -1 where there is none.
+        `input_ids` (1, N), `position_ids` (3, 1, N), the videos as in `batch`, `prefix_plan`, and `shift_labels` (1, T)
+        of the T tokens of all completions, which alone are scored; and the places (B, C) among those T of each
+        completion token, -1 where there is none.
 
     Raises:
         ValueError: a completion that does not begin at its first token or has gaps.
@@ -59,13 +60,13 @@ def packed(
     parents: list[int | None] = []
     videos: dict[int, tuple[VideoInputs, list[int]]] = {}
     video_row: list[int] = []
-    end = 0
+    scored: list[torch.Tensor] = []
+    end = told = 0
 
-    def grow(parent: int | None, tokens: torch.Tensor, where: torch.Tensor, targets: torch.Tensor | None) -> int:
+    def grow(parent: int | None, tokens: torch.Tensor, where: torch.Tensor) -> int:
         nonlocal end
         ids.append(tokens)
         positions.append(where)
-        labels.append(torch.full_like(tokens, -100) if targets is None else targets)
         parents.append(parent)
         end += len(tokens)
         return len(parents) - 1
@@ -76,23 +77,27 @@ def packed(
             count = sum(len(video.grids) for video, _ in videos.values())
             videos[id(first.video)] = (first.video, list(range(count, count + len(first.video.grids))))
         video_row += videos[id(first.video)][1]
-        root = grow(None, first.input_ids[: tree.trunk], first.position_ids[:, : tree.trunk], None)
+        root = grow(None, first.input_ids[: tree.trunk], first.position_ids[:, : tree.trunk])
         for prompt, members in tree.prompts:
             query = slice(tree.trunk, len(prompt.input_ids) - 1)
             has_own = tree.trunk < len(prompt.input_ids) - 1
-            stem = grow(root, prompt.input_ids[query], prompt.position_ids[:, query], None) if has_own else root
+            stem = grow(root, prompt.input_ids[query], prompt.position_ids[:, query]) if has_own else root
             for row in members:
                 length = lengths[row]
                 if not length:
                     continue
-                places[row, :length] = torch.arange(end, end + length)
+                places[row, :length] = torch.arange(told, told + length)
+                told += length
+                scored.append(torch.arange(end, end + length))
+                labels.append(written[row, :length])
                 follow = prompt.next_position + torch.arange(length - 1).expand(3, -1)
                 grow(
                     stem,
                     torch.cat([prompt.input_ids[-1:], written[row, : length - 1]]),
                     torch.cat([prompt.position_ids[:, -1:], follow], dim=1),
-                    written[row, :length],
                 )
+    if not scored:  # the head is not run on nothing; this place has no label, and so no part in anything
+        scored, labels = [torch.zeros(1, dtype=torch.long)], [torch.full((1,), -100)]
     device = completions.device
     unique = [video for video, _ in videos.values()]
     keys = [digest for video in unique for digest in video.digests]
@@ -103,16 +108,18 @@ def packed(
         "pixel_values_videos": torch.cat([video.pixel_values for video in unique]).to(device),
         "video_grid_thw": torch.cat([video.grids for video in unique]).to(device),
         "video_rows": [video_row],
-        "prefix_plan": plan([len(tokens) for tokens in ids], parents, device),
+        "prefix_plan": plan([len(tokens) for tokens in ids], parents, device, torch.cat(scored)),
     } | ({"video_keys": keys} if len(keys) == sum(len(video.grids) for video in unique) else {})
     return call, places.to(device)
 
 
 def unpacked(values: torch.Tensor | None, places: torch.Tensor) -> torch.Tensor | None:
-    """Per-token values (1, N) of a packed call as (B, C), 0 where a completion has no token."""
+    """Per-token values (1, T) of a packed call as (B, C), 0 where a completion has no token."""
     if values is None:
         return None
-    return values[0][places.clamp_min(0)].masked_fill(places < 0, 0)
+    # one more value, so that there is one to take where no completion has a token
+    padded = torch.cat([values[0], values.new_zeros(1)])
+    return padded[places]
 
 
 def slices(

@@ -8,7 +8,7 @@ from rlvtg.recipe import Video
 from rlvtg.video.decode import Clip
 from rlvtg.video.index import VideoError
 from rlvtg.video.store import ClipStore
-from rlvtg.video.worker import DecodeWorker
+from rlvtg.video.worker import DecodeWorker, shared_worker
 
 _SETTINGS = ("fps", "min_frames", "max_frames", "min_pixels", "max_pixels", "total_pixels", "sampling", "backend")
 
@@ -18,9 +18,18 @@ class ClipCache:
 
     Behind the memory stands a `store` on disk, if one is given. `decodes` counts the videos that were decoded, `hits`
     the requests answered from memory and `reads` those answered from disk. Clips are shared: do not write into them.
+    They are decoded by the process's shared worker unless the cache is given a `worker` of its own.
     """
 
-    def __init__(self, settings: Video, max_bytes: int, *, factor: int = 28, store: ClipStore | None = None) -> None:
+    def __init__(
+        self,
+        settings: Video,
+        max_bytes: int,
+        *,
+        factor: int = 28,
+        store: ClipStore | None = None,
+        worker: DecodeWorker | None = None,
+    ) -> None:
         self.settings = settings
         self.max_bytes = max_bytes
         self.factor = factor
@@ -29,7 +38,7 @@ class ClipCache:
         self.reads = 0
         self.hits = 0
         self.bytes = 0
-        self._worker = DecodeWorker(settings.decode_timeout)
+        self._worker = worker
         self._clips: OrderedDict[tuple[object, ...], Clip] = OrderedDict()
 
     def get(
@@ -65,15 +74,33 @@ class ClipCache:
                 self.bytes -= dropped.frames.nbytes
         return clip
 
+    def keep(self, path: str | os.PathLike[str], start: float | None = None, end: float | None = None) -> None:
+        """See to it that the store holds a clip, which is decoded if it is not there and not read if it is.
+
+        Raises VideoError as `get` does.
+        """
+        if self.store is None or not self.store.holds(self._name(self.store, path, start, end, self.settings)):
+            self.get(path, start, end)
+
+    def _name(
+        self,
+        store: ClipStore,
+        path: str | os.PathLike[str],
+        start: float | None,
+        end: float | None,
+        settings: Video,
+    ) -> str:
+        values = {name: getattr(settings, name) for name in _SETTINGS}
+        try:
+            return store.name(path, start, end, factor=self.factor, **values)
+        except OSError as error:
+            raise VideoError(path, f"cannot be read ({error.strerror or error})") from error
+
     def _stored(self, path: str | os.PathLike[str], start: float | None, end: float | None, settings: Video) -> Clip:
         """The clip from the store, or decoded and put there."""
         if self.store is None:
             return self._decode(path, start, end, settings)
-        values = {name: getattr(settings, name) for name in _SETTINGS}
-        try:
-            name = self.store.name(path, start, end, factor=self.factor, **values)
-        except OSError as error:
-            raise VideoError(path, f"cannot be read ({error.strerror or error})") from error
+        name = self._name(self.store, path, start, end, settings)
         clip = self.store.read(name)
         if clip is not None:
             self.reads += 1
@@ -88,4 +115,5 @@ class ClipCache:
 
     def _decode(self, path: str | os.PathLike[str], start: float | None, end: float | None, settings: Video) -> Clip:
         self.decodes += 1
-        return self._worker.clip(path, settings, start=start, end=end, factor=self.factor)
+        worker = shared_worker() if self._worker is None else self._worker
+        return worker.clip(path, settings, start=start, end=end, factor=self.factor)

@@ -1,19 +1,21 @@
-"""Many videos -> what each file says of itself, read ahead of the run by several processes at once."""
+"""Many videos -> what is found of each, by several processes at once; above all what each file says of itself."""
 
 import json
 import os
 import queue
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
+from typing import TypeVar
 
 from tqdm import tqdm
 
 from rlvtg.disk import write_whole
 from rlvtg.video.index import TIMED_OUT, VideoError
-from rlvtg.video.worker import DecodeWorker, Probe
+from rlvtg.video.worker import DecodeWorker, Probe, shared_worker
 
+Found = TypeVar("Found")
 Probes = dict[str, Probe | VideoError]
 
 # More would wait for the same disk.
@@ -38,27 +40,47 @@ def scan(
     known = known or {}
     found: Probes = {path: known[path] for path in dict.fromkeys(paths) if path in known}
     unread = [path for path in dict.fromkeys(paths) if path not in known]
-    if not unread:
-        return found
-    count = min(len(unread), workers or min(MOST_WORKERS, len(os.sched_getaffinity(0))))
-    idle: queue.SimpleQueue[DecodeWorker] = queue.SimpleQueue()
-    for _ in range(count):
-        idle.put(DecodeWorker(timeout))
 
-    def probe(path: str) -> Probe | VideoError:
-        worker = idle.get()
+    def probe(path: str, worker: DecodeWorker) -> Probe | VideoError:
         try:
-            return worker.probe(path)
+            return worker.probe(path, timeout)
         except VideoError as error:
             return error
+
+    return found | for_each_video(unread, probe, "reading videos", workers=workers)
+
+
+def for_each_video(
+    paths: Sequence[str],
+    ask: Callable[[str, DecodeWorker], Found],
+    description: str,
+    *,
+    workers: int | None = None,
+) -> dict[str, Found]:
+    """`ask(path, worker)` for every path, several at once; shows a bar with a description when it takes long.
+
+    A worker is one thread's at a time. `workers` is as for `scan`; the process's shared worker is one of them.
+    """
+    count = min(len(paths), workers or min(MOST_WORKERS, len(os.sched_getaffinity(0))))
+    if count == 0:
+        return {}
+    own = [DecodeWorker() for _ in range(count - 1)]
+    idle: queue.SimpleQueue[DecodeWorker] = queue.SimpleQueue()
+    for worker in (shared_worker(), *own):
+        idle.put(worker)
+
+    def asked(path: str) -> Found:
+        worker = idle.get()
+        try:
+            return ask(path, worker)
         finally:
             idle.put(worker)
 
     with ThreadPoolExecutor(count) as threads:
-        answers = tqdm(threads.map(probe, unread), total=len(unread), desc="reading videos", unit="video", delay=2)
-        found.update(zip(unread, answers, strict=True))
-    while not idle.empty():
-        idle.get().close()
+        answers = tqdm(threads.map(asked, paths), total=len(paths), desc=description, unit="video", delay=2)
+        found = dict(zip(paths, answers, strict=True))
+    for worker in own:
+        worker.close()
     return found
 
 

@@ -5,6 +5,7 @@ changed has another name, and one that moved keeps its own. Files appear by rena
 at all, whichever process is killed when; no process locks another out.
 """
 
+import functools
 import hashlib
 import json
 import os
@@ -46,15 +47,24 @@ class ClipStore:
     def __init__(self, folder: str | os.PathLike[str], max_bytes: int) -> None:
         self.folder = Path(folder).expanduser()
         self.max_bytes = max_bytes
-        self._contents: dict[tuple[str, int, int], str] = {}
 
     def name(self, path: str | os.PathLike[str], start: float | None, end: float | None, **settings: object) -> str:
         """The name of a clip: a digest of the video's bytes, its window in seconds and the settings.
 
         Raises OSError if the video cannot be read.
         """
-        asked = {"format": FORMAT, "video": self._content(path), "start": start, "end": end, **settings}
+        status = os.stat(path)
+        video = _digest(os.path.abspath(path), status.st_size, status.st_mtime_ns)
+        asked = {"format": FORMAT, "video": video, "start": start, "end": end, **settings}
         return hashlib.blake2b(json.dumps(asked, sort_keys=True).encode(), digest_size=20).hexdigest()
+
+    def holds(self, name: str) -> bool:
+        """Whether the clip called `name` is there, which counts as a use of it; damage inside it only `read` finds."""
+        try:
+            os.utime(self._path(name))
+        except OSError:
+            return False
+        return True
 
     def read(self, name: str) -> Clip | None:
         """The clip called `name`, or None if it is not there whole."""
@@ -92,18 +102,6 @@ class ClipStore:
     def _path(self, name: str) -> Path:
         return self.folder / name[:2] / f"{name}.npz"
 
-    def _content(self, path: str | os.PathLike[str]) -> str:
-        """Digest of the file's bytes, read once for every state that the file is in."""
-        status = os.stat(path)
-        key = (os.path.abspath(path), status.st_size, status.st_mtime_ns)
-        if key not in self._contents:
-            digest = hashlib.blake2b(digest_size=20)
-            with open(path, "rb") as file:
-                while chunk := file.read(_CHUNK):
-                    digest.update(chunk)
-            self._contents[key] = digest.hexdigest()
-        return self._contents[key]
-
     def _files(self) -> list[tuple[float, int, str]]:
         """(time of last use, bytes, path) of every file below the folder."""
         found = []
@@ -125,3 +123,13 @@ class ClipStore:
             if abandoned or (total > self.max_bytes and path.endswith(".npz")):
                 Path(path).unlink(missing_ok=True)
                 total -= size
+
+
+@functools.cache
+def _digest(path: str, size: int, changed: int) -> str:
+    """Digest of a file's bytes, read once per process for every size and time of change that the file has had."""
+    digest = hashlib.blake2b(digest_size=20)
+    with open(path, "rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()

@@ -4,6 +4,7 @@ A broken file can make a decoder hang in C code, where no Python signal reaches 
 process is started once, imports no torch, and hands frames over through a pipe.
 """
 
+import functools
 import os
 import subprocess
 import sys
@@ -36,19 +37,19 @@ class Probe:
 
 
 class DecodeWorker:
-    """Reads clips as `read_clip` does, each within `timeout` seconds, in a process of its own.
+    """Reads clips as `read_clip` does, in a process of its own.
 
     The process starts with the first request, ends with this one, and is started anew by a request that finds it gone
     and by one from a forked process. Requests of several threads wait for each other.
     """
 
-    def __init__(self, timeout: float) -> None:
-        self.timeout = timeout
+    def __init__(self) -> None:
         self.starts = 0
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._pipe: Connection | None = None
         self._owner = 0  # the process that started it
+        self._midway = False  # an answer is owed or half read: the next request must not take it for its own
         self._end: weakref.finalize[Any, Any] | None = None
 
     @property
@@ -67,23 +68,17 @@ class DecodeWorker:
     ) -> Clip:
         """The clip of `read_clip` with the same arguments.
 
-        Raises VideoError as it does, and when the video took longer than `timeout` or the decoder crashed over it.
+        Raises VideoError as it does, and when the video took longer than `settings.decode_timeout` or the decoder
+        crashed over it.
         """
         with self._lock:
-            shape, timestamps, duration = self._ask(path, ("clip", os.fspath(path), settings, start, end, factor))
-            frames = np.empty(shape, np.uint8)
-            if self._pipe is None:
-                raise VideoError(path, "the decoder crashed", CRASHED)
-            try:
-                self._pipe.recv_bytes_into(frames.data.cast("B"))
-            except (EOFError, OSError) as error:
-                raise self._crashed(path) from error
-            return Clip(frames, timestamps, duration)
+            found: Clip = self._ask("clip", path, settings, start, end, factor, timeout=settings.decode_timeout)
+            return found
 
-    def probe(self, path: str | os.PathLike[str]) -> Probe:
-        """What the file says of itself; raises VideoError as `clip` does."""
+    def probe(self, path: str | os.PathLike[str], timeout: float) -> Probe:
+        """What the file says of itself within `timeout` seconds; raises VideoError as `clip` does."""
         with self._lock:
-            found: Probe = self._ask(path, ("probe", os.fspath(path)))
+            found: Probe = self._ask("probe", path, timeout=timeout)
             return found
 
     def close(self) -> None:
@@ -92,18 +87,27 @@ class DecodeWorker:
             self._end()
         self._process, self._pipe, self._end = None, None, None
 
-    def _ask(self, path: str | os.PathLike[str], request: tuple[Any, ...]) -> Any:
+    def _ask(self, kind: str, path: str | os.PathLike[str], *values: object, timeout: float) -> Any:
         """The answer to a request; an error that the process answers with is raised."""
-        pipe = self._running(path)
+        pipe = self._running()
+        self._midway = True
         try:
-            pipe.send(request)
-            if not pipe.poll(self.timeout):
+            # The process has the working directory in which this one was when it started.
+            pipe.send((kind, os.path.abspath(path), *values))
+            if not pipe.poll(timeout):
                 self.close()
-                raise VideoError(path, f"decoding took longer than {self.timeout:g} s", TIMED_OUT)
+                raise VideoError(path, f"decoding took longer than {timeout:g} s", TIMED_OUT)
             answer = pipe.recv()
+            if isinstance(answer, tuple):
+                shape, timestamps, duration = answer
+                answer = Clip(np.empty(shape, np.uint8), timestamps, duration)
+                pipe.recv_bytes_into(answer.frames.data.cast("B"))
         except (EOFError, OSError) as error:
             raise self._crashed(path) from error
-        if isinstance(answer, VideoError | RecipeError):
+        self._midway = False
+        if isinstance(answer, VideoError):
+            raise VideoError(path, answer.reason, answer.kind)
+        if isinstance(answer, RecipeError):
             raise answer
         return answer
 
@@ -113,9 +117,9 @@ class DecodeWorker:
         how = f"signal {-code}" if code is not None and code < 0 else f"exit status {code}"
         return VideoError(path, f"the decoder crashed ({how})", CRASHED)
 
-    def _running(self, path: str | os.PathLike[str]) -> Connection:
+    def _running(self) -> Connection:
         alive = self._process is not None and self._owner == os.getpid() and self._process.poll() is None
-        if alive and self._pipe is not None:
+        if alive and self._pipe is not None and not self._midway:
             return self._pipe
         self.close()
         ours, theirs = Pipe()
@@ -129,7 +133,7 @@ class DecodeWorker:
             start_new_session=True,  # an interrupt at the terminal is for this process
         )
         theirs.close()
-        self._pipe, self._owner = ours, os.getpid()
+        self._pipe, self._owner, self._midway = ours, os.getpid(), True
         self.starts += 1
         self._end = weakref.finalize(self, _end, self._process, ours, self._owner)
         try:
@@ -148,6 +152,16 @@ def _end(process: subprocess.Popen[bytes], pipe: Connection, owner: int) -> None
     if owner == os.getpid():
         process.kill()
         process.wait()
+
+
+@functools.cache
+def shared_worker() -> DecodeWorker:
+    """The worker of all who decode one video after another in this process; one start serves them all."""
+    return DecodeWorker()
+
+
+# A forked process may have been copied in the midst of a request, whose thread it does not have.
+os.register_at_fork(after_in_child=shared_worker.cache_clear)
 
 
 def serve(pipe: Connection) -> None:

@@ -1,0 +1,68 @@
+"""The vision tower in few calls: the features and gradients of one call for each window and frame."""
+
+import pytest
+import torch
+from torch.nn import functional
+from transformers.vision_utils import get_vision_position_ids, get_vision_window_index
+
+from rlvtg.model import vision_attention
+from rlvtg.model.grids import grid_arguments
+from tests.tiny_qwen import model_and_processor
+
+# one of many small clips, one whose size is no whole number of windows, several of different size
+GRIDS = [[[1, 2, 2]] * 12, [[2, 10, 14]], [[3, 8, 8], [1, 2, 2], [2, 12, 6], [1, 2, 2]]]
+
+
+def tower():
+    visual = model_and_processor()[0].model.visual
+    visual.config.window_size, visual.window_size = 56, 56
+    return visual
+
+
+def features(visual, grids, implementation, **known):
+    visual.config._attn_implementation = implementation
+    torch.manual_seed(0)
+    pixels = torch.randn(int(grids.prod(dim=1).sum()), 3 * 2 * 14 * 14)
+    visual.zero_grad()
+    found = visual(pixels, grids, **known).pooler_output
+    (found * torch.randn(found.shape)).sum().backward()
+    return found.detach(), {name: value.grad.clone() for name, value in visual.named_parameters()}
+
+
+@pytest.mark.parametrize("grids", GRIDS, ids=["alike", "cut windows", "mixed"])
+def test_features_and_gradients_are_those_of_a_call_for_each_chunk(monkeypatch, grids):
+    visual, grids = tower(), torch.tensor(grids)
+    expected = features(visual, grids, "sdpa")
+    calls = []
+    plain = vision_attention.scaled_dot_product_attention
+    monkeypatch.setattr(
+        vision_attention,
+        "scaled_dot_product_attention",
+        lambda *args, **kwargs: calls.append(1) or plain(*args, **kwargs),
+    )
+    found = features(visual, grids, vision_attention.NAME, **grid_arguments(grids, visual.config))
+    assert (found[0] - expected[0]).abs().max() < 1e-5
+    for name, gradient in expected[1].items():
+        assert (found[1][name] - gradient).norm() <= 1e-5 * gradient.norm(), name
+    assert 0 < len(calls) <= 5 * len(visual.blocks)
+
+
+@pytest.mark.parametrize("grids", GRIDS, ids=["alike", "cut windows", "mixed"])
+def test_what_is_worked_out_for_each_size_is_what_the_tower_would_compute(grids):
+    config, grids = tower().config, torch.tensor(grids)
+    known = grid_arguments(grids, config)
+    window, ends = get_vision_window_index(grids, config.spatial_merge_size, config.window_size, config.patch_size)
+    assert torch.equal(known["window_index"], window)
+    assert torch.equal(known["cu_window_seqlens"], ends) and known["cu_window_seqlens"].dtype == ends.dtype
+    assert torch.equal(known["position_ids"], get_vision_position_ids(grids, config.spatial_merge_size))
+
+
+def test_a_chunk_sees_itself_alone():
+    torch.manual_seed(0)
+    query, key, value = torch.randn(3, 1, 2, 9, 8)
+    ends = torch.tensor([0, 2, 2, 6, 9], dtype=torch.int32)
+    found, _ = vision_attention.chunk_attention(None, query, key, value, None, cu_seq_lens_q=ends, scaling=0.3)
+    for start, end in ((0, 2), (2, 6), (6, 9)):
+        part = [states[:, :, start:end] for states in (query, key, value)]
+        expected = functional.scaled_dot_product_attention(*part, scale=0.3)
+        assert (found[:, start:end] - expected.transpose(1, 2)).abs().max() < 1e-6
