@@ -18,9 +18,10 @@ from rlvtg.data.selected import choose_for_round
 from rlvtg.data_check import PROBES, make_demo, usable_samples
 from rlvtg.disk import remove_unfinished, write_whole
 from rlvtg.evaluation.protocol import chosen, metric_names
-from rlvtg.recipe import GrpoStage, Recipe, RecipeError, SftStage, data_used, prompts_per_rollout
+from rlvtg.recipe import Expert, GrpoStage, Recipe, RecipeError, SftStage, data_used, prompts_per_rollout
 from rlvtg.reward import Reward, bind
 from rlvtg.text.grammar import grammar
+from rlvtg.training.experts import expert_text
 from rlvtg.video.scan import Probes, read_probes, write_probes
 
 Rows = list[dict[str, Any]]
@@ -139,6 +140,8 @@ def _read(recipe: Recipe, folder: Path | None, probes: Probes) -> tuple[dict[str
                     f"data.{stage.data}: got {len(found)} rows, but stage {name} takes {needed} at once "
                     "(per_device_train_batch_size / num_generations * steps_per_generation * devices)"
                 )
+            if stage.expert is not None:
+                _require_experts(name, found, recipe.grammar, stage.expert)
             _try_selection(recipe, name, stage, found, world_size)
         stage_rows[name] = found
     validation_rows = {
@@ -147,6 +150,14 @@ def _read(recipe: Recipe, folder: Path | None, probes: Probes) -> tuple[dict[str
         if stage.early_stopping is not None
     }
     return stage_rows, validation_rows, rows(samples[recipe.evaluation.data], recipe.prompt, recipe.system)
+
+
+def _require_experts(name: str, found: Rows, grammar_name: str, expert: Expert) -> None:
+    for row in found:
+        try:
+            expert_text(row, grammar_name, expert)
+        except ValueError as error:
+            raise DataError(f"stages.{name}.expert: {error}") from error
 
 
 def _try_selection(recipe: Recipe, name: str, stage: GrpoStage, found: Rows, world_size: int) -> None:

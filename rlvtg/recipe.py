@@ -54,6 +54,7 @@ SELECTIONS: dict[str, tuple[str, ...]] = {
 }
 SIZED = ("gaussian", "duration_gaussian")  # the ways that must be told how many rows are wanted
 IMPORTANCE_SAMPLING_LEVELS = ("token", "sequence")
+ZERO_VARIANCE = ("keep", "drop", "resample")
 
 # Layers of Qwen2.5-VL's vision encoder by name: enough to tell what `freeze` and `lora` leave to be trained.
 MERGER = ("visual.merger.ln_q", "visual.merger.mlp.0", "visual.merger.mlp.2")
@@ -73,7 +74,8 @@ METHOD = ("extends", "name", "prompt", "system", "grammar")
 OBJECTIVE = (
     "kind", "learning_rate", "lr_scheduler_type", "rewards", "beta", "loss_type", "scale_rewards", "epsilon",
     "epsilon_high", "num_iterations", "num_generations", "temperature", "top_p", "top_k", "importance_sampling_level",
-    "completion", "narrate", "snap_spans", "freeze", "lora", "curriculum",
+    "completion", "narrate", "snap_spans", "freeze", "lora", "expert", "advantage_eps", "zero_variance",
+    "max_resamples", "curriculum",
 )
 # fmt: on
 # What a scale changes where a recipe has it, and does not add: the rows are the scale's, and so is how many are chosen.
@@ -194,6 +196,18 @@ class RewardSpec:
 
 
 @dataclass
+class Expert:
+    """One completion of every training group is the annotated answer; how much it counts (TempSamp-R1)."""
+
+    template: str = MISSING  # the completion, with {spans} where the annotation goes in the recipe's grammar
+    decimals: int = 2  # of the written numbers
+    scale: float = 1.0  # its reward is min(cap, scale * reward), and the group is normalised with it
+    cap: float | None = None
+    # Instead: the group is normalised without it, and its advantage is this often the largest of the others.
+    anchor: float | None = None
+
+
+@dataclass
 class Difficulty:
     """How well the model that a stage starts from answers each of its rows: a higher IoU is an easier row."""
 
@@ -258,6 +272,12 @@ class GrpoStage(Stage):
     steps_per_generation: int | None = None  # null = gradient_accumulation_steps
     mask_truncated_completions: bool = False
     importance_sampling_level: str = "token"  # token | sequence
+    advantage_eps: float = 1e-4  # added to the standard deviation that divides the advantage
+    expert: Expert | None = None  # null = the policy writes all completions
+    # What becomes of a group whose rewards are all equal: keep (with advantage 0) | drop (the whole group, from the
+    # loss and its averages) | resample (its completions are sampled again, up to max_resamples times; then kept)
+    zero_variance: str = "keep"
+    max_resamples: int = 2
     snap_spans: bool = False  # widen true spans to the nearest times that the model is shown before it is rewarded
     share_prefix: bool = True  # run a prompt once for its whole group in the update; the numbers are the same
     # With share_prefix: a micro-batch of more tokens than this runs its completions in several calls, each with their
@@ -652,16 +672,16 @@ def _narrow(kind: Any, value: Any) -> Any:
 # Numbers by the name of their field: the fields, what they may be, and whether a number is that.
 _RANGES: tuple[tuple[str, str, Callable[[float], bool]], ...] = (
     ("fps learning_rate temperature epsilon epsilon_high num_train_epochs decode_timeout", "above 0", lambda x: x > 0),
-    ("feature_cache_gb", "above 0", lambda x: x > 0),
     ("eval_steps window patience", "1 or more", lambda x: x >= 1),
     ("min_delta", "0 or more", lambda x: x >= 0),
+    ("feature_cache_gb advantage_eps scale cap anchor", "above 0", lambda x: x > 0),
     ("beta warmup_steps weight_decay max_grad_norm top_k pictures zoom seed", "0 or more", lambda x: x >= 0),
-    ("cache_gb duration_slack", "0 or more", lambda x: x >= 0),
+    ("cache_gb duration_slack decimals", "0 or more", lambda x: x >= 0),
     ("limit min_frames max_frames min_pixels max_pixels total_pixels", "1 or more", lambda x: x >= 1),
     ("r lora_alpha sft rl validation test batch_size max_new_tokens", "1 or more", lambda x: x >= 1),
     ("per_device_train_batch_size gradient_accumulation_steps", "1 or more", lambda x: x >= 1),
     ("num_iterations steps_per_generation max_completion_length max_tokens_per_forward", "1 or more", lambda x: x >= 1),
-    ("logging_steps save_steps save_total_limit queries_per_video", "1 or more", lambda x: x >= 1),
+    ("logging_steps save_steps save_total_limit queries_per_video max_resamples", "1 or more", lambda x: x >= 1),
     ("max_steps", "1 or more, or -1 for off", lambda x: x >= 1 or x == -1),
     ("thresholds max_bad_fraction narrate low high mean", "from 0 to 1", lambda x: 0 <= x <= 1),
     ("rounds size parts max_words", "1 or more", lambda x: x >= 1),
@@ -856,6 +876,9 @@ def _check_grpo(path: str, stage: GrpoStage, recipe: Recipe, world_size: int) ->
     if stage.plateau is not None and stage.plateau.window % recipe.logging_steps:
         raise RecipeError(f"{path}.plateau.window: got {stage.plateau.window} with logging_steps "
                           f"{recipe.logging_steps}, want a multiple of it")  # fmt: skip
+    _check_choice(f"{path}.zero_variance", stage.zero_variance, ZERO_VARIANCE)
+    if stage.expert is not None:
+        _check_expert(path, stage, stage.expert)
     _check_selecting(path, stage)
     if not any(spec.weight for spec in stage.rewards.values()):
         raise RecipeError(f"{path}.rewards: got no reward with a weight other than 0, want one or more to learn from")
@@ -877,6 +900,23 @@ def _check_grpo(path: str, stage: GrpoStage, recipe: Recipe, world_size: int) ->
         raise RecipeError(
             f"data.{stage.data}.limit: got {source.limit}, but {path} takes {prompts} rows at once ({batch})"
         )
+
+
+def _check_expert(path: str, stage: GrpoStage, expert: Expert) -> None:
+    if "{spans}" not in expert.template:
+        raise RecipeError(f"{path}.expert.template: got {_shown(expert.template)}, want {{spans}} in it, "
+                          "where the annotation stands")  # fmt: skip
+    if expert.anchor is None:
+        return
+    got = f"{path}.expert.anchor: got {expert.anchor:g}"
+    if expert.scale != 1 or expert.cap is not None:
+        raise RecipeError(f"{got} with scale or cap, want one of the two ways: an anchored expert's reward is not used")
+    if stage.scale_rewards != "group":
+        raise RecipeError(f"{got} with scale_rewards {stage.scale_rewards}, want scale_rewards group: "
+                          "an anchor is relative to the group's normalised advantages")  # fmt: skip
+    if stage.num_generations < 3:
+        raise RecipeError(f"{got} with num_generations {stage.num_generations}, want 3 or more: "
+                          "the others are normalised among themselves")  # fmt: skip
 
 
 def needs_difficulty(selections: Iterable[Selection]) -> bool:

@@ -28,7 +28,7 @@ PROVIDED = ("prompts", "completions", "completion_ids", "trainer_state", "log_ex
 NOT_PASSED = ("prompt", "completion", "completion_ids")
 """Columns that TRL 1.16 keeps from reward functions."""
 
-LOGGED = ("step", "prompt", "completion", "predicted", "advantage")
+LOGGED = ("step", "prompt", "completion", "predicted", "advantage", "expert")
 """What the log of completions holds besides the rewards and the columns that they may ask for."""
 
 _LARGEST = 3.4028234e38

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from rlvtg.training.advantage import anchored_advantages, group_advantages
+from rlvtg.training.advantage import alike, anchored_advantages, batch_advantages, group_advantages
 
 
 def near(values, want, within=1e-6):
@@ -57,6 +57,30 @@ def test_the_off_policy_completion_is_anchored_to_the_best_of_the_others():
     assert math.isclose(off_policy, 1.199988, abs_tol=1e-6)
     assert math.isclose(anchored_advantages([0.0, 0.0, 0.2])[1], 1.385629, abs_tol=1e-6)
     assert math.isclose(anchored_advantages([0.0, 0.0, 0.2], anchor=2.0)[1], 2 * 1.154691, abs_tol=1e-5)
+
+
+def test_rewards_that_only_rounding_tells_apart_are_alike():
+    assert alike([1.0, 1.0 + 6e-8]) and alike([0.3]) and alike([]) and alike([None, 0.5, None, 0.5])
+    assert group_advantages([1.0, 1.0 + 6e-8], eps=1e-6) == [0.0, 0.0]
+    assert not alike([0.0, 0.001]) and not alike([None, 0.5, 0.501])
+
+
+def test_every_group_of_a_batch_is_normalised_by_itself_or_by_the_batch():
+    rewards = [0.0, 1.0, 4.0, 8.0]
+    near(batch_advantages(rewards, 2), [*group_advantages([0.0, 1.0]), *group_advantages([4.0, 8.0])])
+    near(batch_advantages(rewards, 2, scale_rewards="none"), [-0.5, 0.5, -2.0, 2.0])
+    deviation = math.sqrt((3.25**2 + 2.25**2 + 0.75**2 + 4.75**2) / 3)
+    near(
+        batch_advantages(rewards, 2, scale_rewards="batch", eps=0.1),
+        [x / (deviation + 0.1) for x in (-0.5, 0.5, -2, 2)],
+    )
+
+
+def test_a_completion_that_no_reward_applies_to_counts_for_nothing():
+    near(batch_advantages([None, 0.0, 1.0, None], 4, scale_rewards="none"), [0.0, -0.5, 0.5, 0.0])
+    assert batch_advantages([None, 3.0, None, None], 2) == [0.0] * 4
+    assert batch_advantages([None, None, 7.0], 3, anchor=1.2) == [0.0] * 3
+    near(batch_advantages([0.0, None, 1.0, None], 4, anchor=2.0, eps=1e-6), [-0.707106, 0.0, 0.707106, 1.414212], 1e-5)
 
 
 def test_advantages_and_experts_need_no_torch():

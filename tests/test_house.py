@@ -37,7 +37,7 @@ BELOW: dict[str, list[str]] = {
     "plan": ["training", "evaluation"],
     "export": ["training", "evaluation"],
     "data_check": ["data", "video"],
-    "prepare": ["data_check", "reward", "evaluation.protocol"],
+    "prepare": ["data_check", "reward", "evaluation.protocol", "training.experts"],
     "run": ["prepare", "export", "doctor"],
     "mistakes": ["recipe", "reward", "text", "data", "video", "evaluation.protocol", "evaluation.predictions"],
     "completions": ["data", "text"],
@@ -368,7 +368,9 @@ GRPO_METHODS = {
     ),
     "_get_train_sampler": "(self, dataset=None)",
     "_log_completion_extra": "(self, column, values)",
+    "_log_metric": "(self, name, value)",
     "_prepare_inputs": "(self, generation_batch)",
+    "log": "(self, logs, start_time=None)",
 }
 
 

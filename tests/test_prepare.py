@@ -165,6 +165,15 @@ def test_completions_of_its_own_are_no_matter_of_a_stage_that_does_not_learn_fro
     assert [each["completion"][0]["content"][0]["text"] for each in prepared.stage_rows["cold_start"]] == ["1 to 3"] * 2
 
 
+def test_a_row_whose_annotation_cannot_be_an_expert_completion_is_refused() -> None:
+    write(row("one"), row("two", spans=[[1.0, 3.0], [4.0, 5.0]]))
+    expert = 'stages.rl.expert={template: "<answer>{spans}</answer>"}'
+    with pytest.raises(DataError, match="stages.rl.expert: row 'two' has no expert completion: grammar 'to' writes ex"):
+        prepare(recipe(expert, SMALL))
+    write(row("one"), row("two"))
+    assert len(prepare(recipe(expert, SMALL)).stage_rows["rl"]) == 2
+
+
 def test_too_few_rows_for_one_rollout_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(DataError, match="^data.own: got 2 rows, but stage rl takes 4 at once"):

@@ -633,3 +633,42 @@ def test_a_pattern_that_cannot_be_read_is_refused(here: Path) -> None:
 
 def test_a_feature_cache_of_no_size_is_refused(here: Path) -> None:
     assert error("feature_cache_gb=0") == "feature_cache_gb: got 0, allowed: above 0"
+
+
+# Groups
+
+EXPERT = 'stages.rl.expert={template: "<answer>{spans}</answer>", anchor: 1.2}'
+
+
+def test_an_expert_a_divisor_and_what_becomes_of_flat_groups_are_read(here: Path) -> None:
+    words = ["stages.rl.advantage_eps=1e-6", "stages.rl.zero_variance=resample", "stages.rl.max_resamples=3"]
+    stage = rl(load(["recipe=small", EXPERT, *words]))
+    assert stage.expert is not None and (stage.expert.anchor, stage.expert.scale, stage.expert.decimals) == (1.2, 1, 2)
+    assert (stage.advantage_eps, stage.zero_variance, stage.max_resamples) == (1e-6, "resample", 3)
+    assert rl(load(["recipe=small"])).expert is None
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["stages.rl.expert.template=7 to 11"], "stages.rl.expert.template: got '7 to 11', want {spans} in it, where"),
+        (["stages.rl.expert={anchor: 1.2}"], "stages.rl.expert.template: missing"),
+        ([EXPERT, "stages.rl.num_generations=2"], "stages.rl.expert.anchor: got 1.2 with num_generations 2, want 3 or"),
+        ([EXPERT, "stages.rl.scale_rewards=none"], "stages.rl.expert.anchor: got 1.2 with scale_rewards none, want"),
+        ([EXPERT, "stages.rl.scale_rewards=batch"], "stages.rl.expert.anchor: got 1.2 with scale_rewards batch, want"),
+        ([EXPERT, "stages.rl.expert.scale=0.8"], "stages.rl.expert.anchor: got 1.2 with scale or cap, want one"),
+        ([EXPERT, "stages.rl.expert.cap=0.8"], "stages.rl.expert.anchor: got 1.2 with scale or cap, want one"),
+        ([EXPERT, "stages.rl.expert.anchor=0"], "stages.rl.expert.anchor: got 0, allowed: above 0"),
+        ([EXPERT, "stages.rl.expert.lambda=2"], "stages.rl.expert.lambda: unknown key"),
+        (["stages.rl.zero_variance=skip"], "stages.rl.zero_variance: got 'skip', nearest: keep (allowed: keep, drop"),
+        (["stages.rl.max_resamples=0"], "stages.rl.max_resamples: got 0, allowed: 1 or more"),
+        (["stages.rl.advantage_eps=0"], "stages.rl.advantage_eps: got 0, allowed: above 0"),
+    ],
+)
+def test_what_a_group_cannot_be_is_an_error(overrides: list[str], message: str, here: Path) -> None:
+    assert message in error(*overrides)
+
+
+def test_a_scale_may_not_touch_what_a_group_is(here: Path) -> None:
+    (here / "recipes" / "scale" / "mine.yaml").write_text("stages: {grpo: {zero_variance: drop}}")
+    assert "stages.grpo.zero_variance: a scale changes model, data and sizes" in error("scale=mine")

@@ -195,12 +195,30 @@ def test_curves_of_a_log_keep_what_a_reader_wants_in_reading_order() -> None:
         {"eval_mIoU": 0.4, "eval_runtime": 3.0, "step": 2},
         {"train_loss": 1.5, "train_runtime": 9.0, "step": 2},
     ]
-    rl = [{"loss": 0.1, "reward": 1.0, "rewards/tiou/mean": 0.5, "rewards/tiou/std": 0.1, "step": 1}]
+    rl = [
+        {"loss": 0.1, "reward": 1.0, "rewards/tiou/mean": 0.5, "clip_ratio/low_min": 0.1, "step": 1},
+        {"loss": 0.1, "reward": 1.0, "rewards/tiou/mean": None, "step": 2},
+    ]
     got = curves({"sft": log, "rl": rl})
     assert list(got) == ["loss (sft)", "loss (rl)", "reward", "rewards/tiou/mean", "eval_mIoU", "grad_norm"]
     assert [list(stages) for stages in got.values()] == [["sft"], ["rl"], ["rl"], ["rl"], ["sft"], ["sft"]]
+    assert [values.tolist() for values in got["rewards/tiou/mean"]["rl"]] == [[1], [0.5]]
     assert [values.tolist() for values in got["loss (sft)"]["sft"]] == [[1, 2], [2, 1]]
     assert [values.tolist() for values in got["grad_norm"]["sft"]] == [[1], [1]]
+
+
+GUARD_RAILS = (
+    "rewards/tiou/mean", "rewards/tiou/std", "reward_std", "frac_reward_zero_std", "zero_variance/before",
+    "zero_variance/after", "zero_variance/resamples", "completions/unparsed", "completions/clipped_ratio",
+    "completions/mean_length", "completions/length_drift", "spans/length", "spans/length_ratio", "spans/length_drift",
+    "spans/start", "spans/end", "spans/number", "spans/outside", "expert/reward_mean", "on_policy/reward",
+    "on_policy/rewards/tiou/mean", "on_policy/completions/mean_length", "on_policy/completions/clipped_ratio",
+)  # fmt: skip
+
+
+def test_all_that_shows_a_reward_being_hacked_has_a_curve() -> None:
+    history = [{name: 0.5, "step": 1} | {name: 0.6} for name in GUARD_RAILS]
+    assert set(curves({"rl": history})) == set(GUARD_RAILS)
 
 
 def test_smoothing_keeps_constants_and_the_middle_of_lines_and_calms_noise() -> None:

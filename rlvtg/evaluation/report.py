@@ -37,14 +37,33 @@ CURVES = {
     "loss": "loss",
     "reward": "weighted sum of rewards",
     "rewards/*/mean": "reward",
+    "on_policy/reward": "weighted sum of rewards",
+    "on_policy/rewards/*/mean": "reward",
+    "expert/reward_mean": "weighted sum of rewards",
     "*mIoU": "IoU",
     "*R1@*": "fraction of queries",
     "*parse_failure_rate": "fraction of queries",
+    "completions/unparsed": "fraction of completions",
     "completions/mean_length": "tokens",
+    "on_policy/completions/mean_length": "tokens",
+    "completions/length_drift": "multiple of the first",
     "completions/clipped_ratio": "fraction of completions",
+    "on_policy/completions/clipped_ratio": "fraction of completions",
+    "spans/number": "predicted spans per answer",
+    "spans/length": "seconds",
+    "spans/length_ratio": "multiple of the annotated",
+    "spans/length_drift": "multiple of the first",
+    "spans/start": "fraction of the video",
+    "spans/end": "fraction of the video",
+    "spans/outside": "fraction of answers with spans",
     "entropy": "nats per token",
     "kl": "nats per token",
+    "reward_std": "weighted sum of rewards",
+    "rewards/*/std": "reward",
     "frac_reward_zero_std": "fraction of groups",
+    "zero_variance/before": "fraction of groups",
+    "zero_variance/after": "fraction of groups",
+    "zero_variance/resamples": "groups",
     "mean_token_accuracy": "fraction of tokens",
     "grad_norm": "norm",
     "eval_loss": "loss",
@@ -64,19 +83,23 @@ def curves(histories: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, di
     """Panel title -> stage -> (steps (n,), values (n,)), in reading order, of the quantities in CURVES that a stage
     logged.
 
-    A value that is not finite (a reward that applied to no row of a step is logged as NaN) is left out of its curve.
+    A value that is None or not finite (such as the mean of a reward that applied to no row) is left out of its curve.
     """
     found: dict[str, dict[str, Curve]] = {}
     for pattern in CURVES:
         for stage, history in histories.items():
             for key in dict.fromkeys(key for record in history for key in record if fnmatchcase(key, pattern)):
-                logged = [record for record in history if math.isfinite(record.get(key, math.nan))]
+                logged = [record for record in history if math.isfinite(_or_nan(record.get(key)))]
                 if logged:
                     title = f"{key} ({stage})" if key in PER_STAGE else key
                     steps = np.array([record["step"] for record in logged], dtype=np.float64)
                     values = np.array([record[key] for record in logged], dtype=np.float64)
                     found.setdefault(title, {})[stage] = (steps, values)
     return found
+
+
+def _or_nan(value: float | None) -> float:
+    return math.nan if value is None else value
 
 
 def smoothed(values: NDArray[np.float64]) -> NDArray[np.float64]:

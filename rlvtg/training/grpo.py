@@ -1,4 +1,4 @@
-"""GRPO with video prompts, on TRL's `GRPOTrainer`. The only file that touches its internals.
+"""GRPO with video prompts, on TRL's `GRPOTrainer`. This file and groups.py alone touch its internals.
 
 TRL 1.16 knows no video: a video written into a prompt reaches its rollout and not its loss. Here a row holds the path
 of its video; the encoder turns it into the same inputs for rollout and for old, reference and policy
@@ -26,6 +26,8 @@ from rlvtg.rollout.hf import rollout
 from rlvtg.text.grammar import grammar
 from rlvtg.text.span import snapped
 from rlvtg.training.early_stop import SPREAD, StoppingTrainer
+from rlvtg.training.experts import expert_tokens
+from rlvtg.training.groups import GroupTrainer
 from rlvtg.training.prefix import at_least, packed, slices, unpacked
 from rlvtg.training.sampler import GroupSampler, Order, shuffled, videos_together
 from rlvtg.training.setup import generating, keep_features, lora_config, trainable_model, training_arguments
@@ -36,8 +38,8 @@ COARSE_TOLERANCE = 0.3
 """The same in bfloat16 or float16, whose rounding depends on how rows are batched."""
 
 
-class VideoGRPOTrainer(StoppingTrainer, GRPOTrainer):
-    """`GRPOTrainer` for rows with a `video` column.
+class VideoGRPOTrainer(StoppingTrainer, GroupTrainer):
+    """`GroupTrainer` for rows with a `video` column.
 
     Args:
         encoder: turns a row into the inputs of its prompt.
@@ -48,7 +50,7 @@ class VideoGRPOTrainer(StoppingTrainer, GRPOTrainer):
             is checked on the first group of a run and logged as `shared_prefix/difference`.
         max_tokens_per_forward: a micro-batch of more tokens, with its prompts shared, is run in several calls.
         order: the rows of an epoch (`rlvtg.training.sampler`); None is all of them, shuffled.
-        model, reward_funcs, args, train_dataset, kwargs: as for `GRPOTrainer`. `args.per_device_train_batch_size` is a
+        model, reward_funcs, args, train_dataset, kwargs: as for `GroupTrainer`. `args.per_device_train_batch_size` is a
             multiple of `args.num_generations`: a group is kept whole.
     """
 
@@ -93,6 +95,7 @@ class VideoGRPOTrainer(StoppingTrainer, GRPOTrainer):
                 train_dataset,
                 processing_class=encoder.processor,
                 rollout_func=self._rollout,
+                expert_grammar=grammar_name,
                 **kwargs,
             )
         if self.ref_model is not None:
@@ -124,15 +127,18 @@ class VideoGRPOTrainer(StoppingTrainer, GRPOTrainer):
         self._prompts = [prompt for row in self._rows[::group] for prompt in [self.encoder(row)] * group]
         micro = max(1, self.args.per_device_train_batch_size // group)  # prompts that fit the device together
         unique = self._prompts[::group]
-        completion_ids: list[list[int]] = []
-        with generating(self) as model:
-            for start in range(0, len(unique), micro):
-                completion_ids += rollout(
-                    model, unique[start : start + micro], self.generation_config, num_generations=group
-                )
+
+        def sample(prompts: list[int], count: int) -> list[list[list[int]]]:
+            made: list[list[int]] = []
+            with generating(self) as model:
+                for start in range(0, len(prompts), micro):
+                    some = [unique[prompt] for prompt in prompts[start : start + micro]]
+                    made += rollout(model, some, self.generation_config, num_generations=count)
+            return [made[start : start + count] for start in range(0, len(made), count)]
+
         return {
             "prompt_ids": [prompt.input_ids.tolist() for prompt in self._prompts],
-            "completion_ids": completion_ids,
+            "completion_ids": self._completed(self._rows, sample),
             "logprobs": None,
         }
 
@@ -165,7 +171,7 @@ class VideoGRPOTrainer(StoppingTrainer, GRPOTrainer):
         for column in inputs[0].keys() - set(NOT_PASSED):
             self._log_completion_extra(column, [row[column] for row in inputs])
         self._log_completion_extra("predicted", [[list(span) for span in found] for found in spans])
-        self._log_metric("completions/unparsed", sum(not found for found in spans) / len(spans))
+        self._log_answers(inputs, spans, completion_ids_list)
         rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
         totals = (rewards * self.reward_weights.to(rewards.device)).nansum(dim=1)
         totals[rewards.isnan().all(dim=1)] = torch.nan
@@ -194,7 +200,7 @@ class VideoGRPOTrainer(StoppingTrainer, GRPOTrainer):
         before = self._buffered_inputs
         inputs = super()._prepare_inputs(generation_batch)
         if self.model.training and self._buffered_inputs is not before:
-            self._buffered_inputs = whole_groups(self._buffered_inputs)
+            self._buffered_inputs = self._weighed(whole_groups(self._buffered_inputs))
             inputs = self._buffered_inputs[self._step % self.args.steps_per_generation]
         return inputs
 
@@ -370,6 +376,9 @@ def grpo_trainer(
         log_completions=True,
         num_completions_to_print=0,
     )
+    if stage.expert is not None:  # an expert that is too long is found before the model is loaded
+        for row in rows:
+            expert_tokens(row, recipe.grammar, stage.expert, encoder.processor.tokenizer, stage.max_completion_length)
     model = trainable_model(recipe, stage, path)
     trainer = VideoGRPOTrainer(
         model,
@@ -381,6 +390,10 @@ def grpo_trainer(
         snap_spans=stage.snap_spans,
         share_prefix=stage.share_prefix,
         max_tokens_per_forward=stage.max_tokens_per_forward,
+        expert=stage.expert,
+        advantage_eps=stage.advantage_eps,
+        zero_variance=stage.zero_variance,
+        max_resamples=stage.max_resamples,
         order=order,
         peft_config=lora_config(stage, model),
     )
