@@ -1,4 +1,4 @@
-"""How many floating-point operations a policy update takes, counted from shapes: full rows, vision shared, prefix shared.
+"""How many floating-point operations a policy update takes, counted from shapes, with nothing shared and with more.
 
 A multiplication and an addition count as two. Counted are the matrix products: linear layers, attention scores and
 weighted sums, the head on the tokens of completions, and the vision tower. The backward pass counts as two forward

@@ -47,6 +47,7 @@ from rlvtg.model import prefix_attention, vision_attention
 from rlvtg.model.family import family
 from rlvtg.model.inputs import Encoder, Inputs, VideoInputs, batch
 from rlvtg.model.load import prepare
+from rlvtg.model.patch_embedding import PatchProjection
 from rlvtg.model.positions import prompt_positions
 from rlvtg.model.tiny import tiny_model, tiny_processor
 from rlvtg.recipe import Video
@@ -113,11 +114,17 @@ def some_work(prompts: Sequence[Inputs], group: int, length: int, *, ragged: boo
     return Work(rows, completions, (torch.arange(length) < lengths[:, None]).long())
 
 
+def use_tower(model: Qwen2_5_VLForConditionalGeneration, stock: bool) -> None:
+    """The vision tower as transformers runs it, or as rlvtg does."""
+    model.config.vision_config._attn_implementation = "sdpa" if stock else vision_attention.NAME
+    model.model.visual.patch_embed.proj.__class__ = torch.nn.Conv3d if stock else PatchProjection
+
+
 def learn(model: Qwen2_5_VLForConditionalGeneration, way: str, work: Work, *, gradient: bool = True) -> torch.Tensor:
     """One forward pass over the work in one of the ways, and a backward pass; the log-probabilities summed."""
     stock = way != "prefix shared"
     model.config.text_config._attn_implementation = "sdpa" if stock else prefix_attention.NAME
-    model.config.vision_config._attn_implementation = "sdpa" if stock else vision_attention.NAME
+    use_tower(model, stock)
     with torch.set_grad_enabled(gradient):
         if stock:
             call = batch(work.rows, work.completions, work.mask, pad_token_id=0)
@@ -308,6 +315,8 @@ def compare_steps(group: int, completion: int, repeats: int) -> None:
             note("process")
             model.eval()
             if share:
+                use_tower(model, stock=False)
+                model.config.text_config._attn_implementation = prefix_attention.NAME
                 made = rollout(model, rows, sampling, num_generations=group)
                 rows = rows * group
             else:
@@ -344,7 +353,7 @@ def stock_rollout(
 ) -> list[list[int]]:
     """Generation as TRL asks for it: the prompt and the pixels of each completion in a row of their own."""
     model.config.text_config._attn_implementation = "sdpa"
-    model.config.vision_config._attn_implementation = "sdpa"
+    use_tower(model, stock=True)
     nothing = torch.zeros((len(rows), 0), dtype=torch.long)
     call = batch(rows, nothing, nothing, pad_token_id=0)
     del call["video_rows"]

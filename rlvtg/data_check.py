@@ -15,12 +15,15 @@ from pathlib import Path
 from rlvtg.data import tiny
 from rlvtg.data.check import Fault, check, find_faults
 from rlvtg.data.duration import filled
+from rlvtg.data.inverse import inverse_samples
 from rlvtg.data.read import read
 from rlvtg.data.sample import DataError, Sample
-from rlvtg.recipe import Recipe, data_used
+from rlvtg.recipe import Recipe, data_of, tasks_of
+from rlvtg.text.verbs import Tagger
 from rlvtg.video.cache import ClipCache
 from rlvtg.video.decode import END_SLACK
 from rlvtg.video.index import WINDOW, VideoError
+from rlvtg.video.sampling import FRAMES_PER_PATCH
 from rlvtg.video.scan import Probes, for_each_video, read_probes, scan, write_probes
 from rlvtg.video.store import clip_store
 from rlvtg.video.worker import DecodeWorker, Probe
@@ -58,6 +61,30 @@ def usable_samples(
         return check(settled, max_bad_fraction=recipe.max_bad_fraction, bad_rows_path=listed, file_faults=faults)
     except DataError as error:
         raise DataError(f"data.{name}: {error}") from error
+
+
+def segments(
+    samples: Sequence[Sample],
+    inverse: str,
+    recipe: Recipe,
+    probes: Mapping[str, Probe | VideoError],
+    tagger: Tagger | None = None,
+) -> tuple[list[Sample], list[tuple[str, str]]]:
+    """What `rlvtg.data.inverse.inverse_samples` makes for the task `inverse`, from samples without a fault.
+
+    Segments are widened to one temporal patch of frames that differ: two at the recipe's fps, or at the file's own if
+    that is lower.
+    """
+    made: list[Sample] = []
+    left_out: list[tuple[str, str]] = []
+    for sample in samples:
+        found = probes.get(sample.video)
+        rate = found.frames / found.duration if isinstance(found, Probe) else recipe.video.fps
+        shortest = FRAMES_PER_PATCH / min(recipe.video.fps, rate)
+        new, without = inverse_samples([sample], tasks=(inverse,), shortest=shortest, tagger=tagger)
+        made += new
+        left_out += without
+    return made, left_out
 
 
 def held_against_files(
@@ -130,11 +157,11 @@ def check_recipe(recipe: Recipe, *, decode: bool = False, folder: str | os.PathL
     """
     make_demo(recipe)
     folder = Path(recipe.output_dir if folder is None else folder)
-    used = {name for _, name in data_used(recipe)}
     folder.mkdir(parents=True, exist_ok=True)
     probes = read_probes(folder / PROBES, again=True)
     status = 0
-    for name in [name for name in recipe.data if name in used]:
+    good: dict[str, list[Sample]] = {}
+    for name in data_of(recipe):
         try:
             samples = read(recipe.data[name])
         except DataError as error:
@@ -144,13 +171,36 @@ def check_recipe(recipe: Recipe, *, decode: bool = False, folder: str | os.PathL
         found = list(find_faults(settled, faults))
         _print(name, samples, settled, found, probes)
         try:
-            check(settled, max_bad_fraction=recipe.max_bad_fraction, bad_rows_path=listed, file_faults=faults)
+            good[name] = check(
+                settled, max_bad_fraction=recipe.max_bad_fraction, bad_rows_path=listed, file_faults=faults
+            )
             verdict = "a run goes on without them" if any(found) else "nothing is wrong"
         except DataError:
             status, verdict = 1, f"a run stops: max_bad_fraction is {recipe.max_bad_fraction:g}"
         print(f"  {verdict}; listed in {listed}")
+    _check_segments(recipe, good, probes, decode=decode)
     write_probes(folder / PROBES, probes)
     return status
+
+
+def _check_segments(recipe: Recipe, good: Mapping[str, list[Sample]], probes: Probes, *, decode: bool) -> None:
+    """Print how many segments the inverse tasks show, and which of them cannot be decoded."""
+    for name, stage in recipe.stages.items():
+        for key, task in tasks_of(recipe, stage).items():
+            samples = good.get(str(task.data))
+            if task.inverse is None or samples is None:
+                continue
+            made, left_out = segments(samples, task.inverse, recipe, probes)
+            print(f"stages.{name}.tasks.{key}: {len(made)} segments from {len(samples)} rows of data.{task.data}")
+            _print_counts(left_out)
+            errors = decoded(map(cut, made), recipe) if decode else {}
+            _print_counts([(sample.id, errors[cut(sample)].kind) for sample in made if cut(sample) in errors])
+
+
+def _print_counts(reasons: Sequence[tuple[str, str]]) -> None:
+    for reason, count in Counter(reason for _, reason in reasons).most_common():
+        first = next(name for name, other in reasons if other == reason)
+        print(f"  {count:6d}  {reason}, e.g. {first}")
 
 
 def make_demo(recipe: Recipe) -> None:

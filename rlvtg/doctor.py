@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
+from rlvtg.data.inverse import inverse_samples
 from rlvtg.data.read import read
 from rlvtg.data.row import rows
 from rlvtg.data.sample import Sample
@@ -28,11 +29,12 @@ from rlvtg.model.family import Family, family
 from rlvtg.model.inputs import Encoder, Inputs, batch
 from rlvtg.model.load import load_config, load_model, load_processor
 from rlvtg.model.prefix_attention import obstacle
-from rlvtg.recipe import Recipe, RecipeError, is_made
+from rlvtg.recipe import Recipe, RecipeError, is_made, tasks_of
 from rlvtg.rollout.hf import rollout
 from rlvtg.training.prefix import packed, unpacked
 from rlvtg.training.sft import collator, target
 from rlvtg.video.decode import Clip
+from rlvtg.video.sampling import FRAMES_PER_PATCH
 
 Row = Mapping[str, Any]
 
@@ -119,7 +121,7 @@ _FRAMES, _FPS = 64, 8  # of the clip whose times are known
 
 def examine(recipe: Recipe, *, tolerance: float | None = None) -> list[Line]:
     """Every path at several frame rates with a clip whose times are known from its pictures, and at the recipe's rate
-    with the first video of each stage.
+    with the first video of each stage, or of each of its tasks.
 
     Args:
         recipe: a loaded recipe; its model is loaded as its first stage would load it.
@@ -136,7 +138,8 @@ def examine(recipe: Recipe, *, tolerance: float | None = None) -> list[Line]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "clock.mp4"
         _write_clock(path)
-        sample = Sample("clock", str(path), _FRAMES / _FPS, "the picture becomes white", ((2.0, 5.0),))
+        sample = Sample("clock", str(path), _FRAMES / _FPS, "the picture becomes white", ((2.0, 5.0),),
+                        masked_query="the picture white", options=("yes", "no"))  # fmt: skip
         row = rows([sample], recipe.prompt, recipe.system)[0]
         encoder = Encoder(processor, kind, recipe.video)
         lines = [_clock_line(_at(encoder, fps), row) for fps in dict.fromkeys([recipe.video.fps, *RATES])]
@@ -162,13 +165,16 @@ def report(lines: Sequence[Line]) -> str:
 
 
 def _first_rows(recipe: Recipe) -> list[dict[str, Any]]:
-    """The first row of each stage's data that is there."""
+    """The first row of each stage, or of each of its tasks, whose data is there."""
     found = []
-    for name in dict.fromkeys(stage.data for stage in recipe.stages.values()):
+    tasks = [task for stage in recipe.stages.values() for task in tasks_of(recipe, stage).values()]
+    for name, prompt, inverse in dict.fromkeys((str(task.data), str(task.prompt), task.inverse) for task in tasks):
         source = recipe.data[name]
         if Path(source.annotations).is_file():
-            good = [sample for sample in read(source) if Path(sample.video).is_file() and sample.spans]
-            found += rows(good[:1], recipe.prompt, recipe.system)
+            good = [sample for sample in read(source) if Path(sample.video).is_file()]
+            if inverse is not None:
+                good, _ = inverse_samples(good, tasks=(inverse,), shortest=FRAMES_PER_PATCH / recipe.video.fps)
+            found += rows(good[:1], prompt, recipe.system)
     return found
 
 

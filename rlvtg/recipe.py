@@ -55,6 +55,10 @@ SELECTIONS: dict[str, tuple[str, ...]] = {
 SIZED = ("gaussian", "duration_gaussian")  # the ways that must be told how many rows are wanted
 IMPORTANCE_SAMPLING_LEVELS = ("token", "sequence")
 ZERO_VARIANCE = ("keep", "drop", "resample")
+INVERSE_TASKS = ("verb_completion", "action_recognition", "video_description")  # rlvtg/text/inverse.py
+ROLES = ("sft", "grpo", "evaluation")  # what a recipe's data is for, if a scale brings none of its name
+# What a prompt may hold besides {video}, with an example of each.
+PLACEHOLDERS = {"video": "", "query": "", "duration": 1.0, "masked_query": "", "options": ""}
 
 # Layers of Qwen2.5-VL's vision encoder by name: enough to tell what `freeze` and `lora` leave to be trained.
 MERGER = ("visual.merger.ln_q", "visual.merger.mlp.0", "visual.merger.mlp.2")
@@ -75,7 +79,7 @@ OBJECTIVE = (
     "kind", "learning_rate", "lr_scheduler_type", "rewards", "beta", "loss_type", "scale_rewards", "epsilon",
     "epsilon_high", "num_iterations", "num_generations", "temperature", "top_p", "top_k", "importance_sampling_level",
     "completion", "narrate", "snap_spans", "freeze", "lora", "expert", "advantage_eps", "zero_variance",
-    "max_resamples", "curriculum",
+    "max_resamples", "curriculum", "prompt", "tasks",
 )
 # fmt: on
 # What a scale changes where a recipe has it, and does not add: the rows are the scale's, and so is how many are chosen.
@@ -155,6 +159,7 @@ class Stage:
 
     kind: str = MISSING  # sft | grpo
     data: str = MISSING  # a key of Recipe.data
+    prompt: str | None = None  # as Recipe.prompt, for this stage; null = the recipe's
     learning_rate: float = MISSING
     lr_scheduler_type: str = MISSING
     per_device_train_batch_size: int = MISSING  # sft: rows; grpo: completions, whole groups only
@@ -193,6 +198,19 @@ class RewardSpec:
     weight: float = 1.0  # 0 = logged only
     args: dict[str, Any] = field(default_factory=dict)  # the reward's keyword-only knobs
     tasks: list[str] | None = None  # rows of other tasks get None, "does not apply"; null = every row
+
+
+@dataclass
+class Task:
+    """One of several tasks of a stage; its key is the `task` of its rows, by which rewards know them."""
+
+    data: str | None = None  # a key of Recipe.data; null = the stage's
+    prompt: str | None = None  # needs {video} alone, maybe {masked_query} or {options}; null = the stage's
+    # verb_completion | action_recognition | video_description: the video is the annotated segment, its verb the answer
+    inverse: str | None = None
+    # Of the prompts that are drawn; an epoch is a pass over the first task's rows. All tasks have one, or none has, and
+    # every row comes once an epoch.
+    share: float | None = None
 
 
 @dataclass
@@ -258,6 +276,7 @@ class GrpoStage(Stage):
     """Group relative policy optimisation, in TRL's names; no defaults for the objective, since TRL's move."""
 
     rewards: dict[str, RewardSpec] = MISSING
+    tasks: dict[str, Task] = field(default_factory=dict)  # none: the rows of `data`, their task as annotated
     num_generations: int = MISSING  # G, completions per prompt
     beta: float = MISSING  # weight of the KL term; 0 = no reference model
     loss_type: str = MISSING  # LOSS_TYPES
@@ -297,6 +316,7 @@ class Evaluation:
     """Greedy evaluation after the stages, and before the first one if asked."""
 
     data: str = "test"  # a key of Recipe.data
+    prompt: str | None = None  # null = the recipe's
     batch_size: int = 8  # rows per device
     max_new_tokens: int = 512
     protocol: str = "rlvtg"  # the rules of scoring: a name of rlvtg/evaluation/protocol.py
@@ -327,7 +347,7 @@ class Recipe:
     model: str = MISSING  # hub id or folder
     data: dict[str, Source] = MISSING
     video: Video = field(default_factory=Video)
-    prompt: str = MISSING  # text with {video} once, {query}, maybe {duration}; or a .txt file, read by load
+    prompt: str = MISSING  # text with {video} once, {query}, maybe {duration} ...; or a .txt file, read by load
     system: str | None = None
     grammar: str = MISSING  # how spans are written in an answer: a name of rlvtg/text/grammar.py
     stages: dict[str, SftStage | GrpoStage] = MISSING
@@ -512,21 +532,34 @@ def _merge(below: dict[str, Any], above: dict[Any, Any], label: str, origins: di
 
 
 def _apply_scale(tree: dict[str, Any], file: Path, origins: dict[str, str]) -> None:
-    """Lay a scale over the recipe: its data replaces the recipe's, its stages are keyed by kind."""
+    """Lay a scale over the recipe: its data replaces the recipe's, its stages are keyed by kind.
+
+    `roles` names the data that stands in for keys which the scale does not bring, by what the recipe uses them for.
+    """
     overlay, label = read_file(file), _label(file)
 
     def refuse(path: str) -> None:
         raise RecipeError(f"{path}: a scale changes model, data and sizes, not the method, but {label} sets it")
 
     sections = overlay.pop("stages", None) or {}
+    roles = _mapping(overlay.pop("roles", None))
+    for role, key in roles.items():
+        _check_choice("roles", str(role), ROLES)
+        _check_choice(f"roles.{role}", str(key), _mapping(overlay.get("data")))
     for key in METHOD:
         if key in overlay:
             refuse(key)
+    if "prompt" in _mapping(overlay.get("evaluation")):
+        refuse("evaluation.prompt")
     for key in ("sampling", "time", "time_format"):
         if key in _mapping(overlay.get("video")):
             refuse(f"video.{key}")
     if "data" in overlay:
+        stand_ins = {key: roles[role] for key, role in _roles(tree).items() if role in roles}
         tree["data"] = {}
+        overlay["data"] = {key: _mapping(overlay["data"])[name] for key, name in stand_ins.items()} | _mapping(
+            overlay["data"]
+        )
     _merge(tree, overlay, label, origins)
     for kind, section in _mapping(sections).items():
         if kind not in KINDS:
@@ -540,8 +573,22 @@ def _apply_scale(tree: dict[str, Any], file: Path, origins: dict[str, str]) -> N
                 _merge(tree["stages"], {name: given}, label, origins, "stages")
 
 
+def _roles(tree: Mapping[str, Any]) -> dict[str, str]:
+    """What the recipe's data is for: the kind of the first stage that it is for, or else evaluation."""
+    found: dict[str, str] = {}
+    for stage in map(_mapping, _mapping(tree.get("stages")).values()):
+        tasks = map(_mapping, _mapping(stage.get("tasks")).values())
+        for key in (stage.get("data"), *(task.get("data") for task in tasks)):
+            if isinstance(key, str):
+                found.setdefault(key, str(stage.get("kind")))
+    for key in (_mapping(tree.get("evaluation")).get("data", Evaluation.data), *_mapping(tree.get("data"))):
+        if isinstance(key, str):
+            found.setdefault(key, "evaluation")
+    return found
+
+
 def _check_scale_data(recipe: Recipe, label: str) -> None:
-    for path, name in data_used(recipe):
+    for path, name in _data_used(recipe):
         if name not in recipe.data:
             has = _listed(recipe.data)
             raise RecipeError(
@@ -599,14 +646,26 @@ def _build(tree: Mapping[str, Any], origins: Mapping[str, str]) -> Recipe:
     except OmegaConfBaseException as error:
         raise RecipeError(f"{error.full_key}: {str(error).splitlines()[0]}") from None
     recipe: Recipe = _read(Recipe, resolved, "", origins, draft=False)
-    return replace(recipe, prompt=_read_prompt(recipe.prompt))
+    for path, part in _with_prompts(recipe):
+        part.prompt = _read_prompt(path, part.prompt)
+    return recipe
 
 
-def _read_prompt(prompt: str) -> str:
-    if "\n" in prompt or not prompt.endswith(".txt"):
+def _with_prompts(recipe: Recipe) -> Iterator[tuple[str, Any]]:
+    """(path, object) of all that may have a `prompt`."""
+    yield "prompt", recipe
+    yield "evaluation.prompt", recipe.evaluation
+    for name, stage in recipe.stages.items():
+        yield f"stages.{name}.prompt", stage
+        if isinstance(stage, GrpoStage):
+            yield from ((f"stages.{name}.tasks.{key}.prompt", task) for key, task in stage.tasks.items())
+
+
+def _read_prompt(path: str, prompt: str | None) -> str | None:
+    if prompt is None or "\n" in prompt or not prompt.endswith(".txt"):
         return prompt
     if not Path(prompt).is_file():
-        raise RecipeError(f"prompt: no file {prompt} (looked in {Path.cwd()})")
+        raise RecipeError(f"{path}: no file {prompt} (looked in {Path.cwd()})")
     return Path(prompt).read_text(encoding="utf-8").removesuffix("\n")
 
 
@@ -688,7 +747,7 @@ _RANGES: tuple[tuple[str, str, Callable[[float], bool]], ...] = (
     ("std", "above 0", lambda x: x > 0),
     ("std_power mean_power min_duration max_duration", "0 or more", lambda x: x >= 0),
     ("lora_dropout adam_beta1 adam_beta2", "from 0 to below 1", lambda x: 0 <= x < 1),
-    ("top_p", "above 0, up to 1", lambda x: 0 < x <= 1),
+    ("top_p share", "above 0, up to 1", lambda x: 0 < x <= 1),
 )
 
 
@@ -703,12 +762,10 @@ def check(recipe: Recipe, world_size: int = 1) -> None:
                 raise RecipeError(f"{path}: got {number:g}, allowed: {allowed}")
     _check_model(recipe)
     _check_video(recipe.video)
-    _check_template("prompt", recipe.prompt, {"video": "", "query": "", "duration": 1.0})
-    videos, queries = (_placeholders("prompt", recipe.prompt).count(name) for name in ("video", "query"))
-    if videos != 1 or queries < 1:
-        got = f"{{video}} {videos} times and {{query}} {queries} times"
-        raise RecipeError(f"prompt: got {got}, want {{video}} exactly once and {{query}} at least once")
-    for path, name in data_used(recipe):
+    for path, part in _with_prompts(recipe):
+        if part.prompt is not None:
+            _check_prompt(path, part.prompt, of_task=isinstance(part, Task))
+    for path, name in _data_used(recipe):
         _check_choice(path, name, recipe.data)
         _check_source(recipe, name)
     for name, stage in recipe.stages.items():
@@ -717,6 +774,38 @@ def check(recipe: Recipe, world_size: int = 1) -> None:
             _check_tower(f"stages.{name}", stage)
         if isinstance(stage, GrpoStage):
             _check_grpo(f"stages.{name}", stage, recipe, world_size)
+            _check_tasks(f"stages.{name}", stage, recipe)
+
+
+def tasks_of(recipe: Recipe, stage: Stage) -> dict[str | None, Task]:
+    """What a stage's rows are made from: its tasks with data and prompt filled in, or under None the stage's own."""
+    own = Task(data=stage.data, prompt=recipe.prompt if stage.prompt is None else stage.prompt)
+    if not isinstance(stage, GrpoStage) or not stage.tasks:
+        return {None: own}
+    return {
+        key: replace(
+            task,
+            data=own.data if task.data is None else task.data,
+            prompt=own.prompt if task.prompt is None else task.prompt,
+        )
+        for key, task in stage.tasks.items()
+    }
+
+
+def data_of(recipe: Recipe) -> list[str]:
+    """The keys of the recipe's data that its stages and its evaluation use, in the order of the recipe."""
+    used = {name for _, name in _data_used(recipe)}
+    return [name for name in recipe.data if name in used]
+
+
+def evaluation_prompt(recipe: Recipe) -> str:
+    """The template of the prompts of the evaluation."""
+    return recipe.prompt if recipe.evaluation.prompt is None else recipe.evaluation.prompt
+
+
+def validation_prompt(recipe: Recipe, stage: Stage) -> str:
+    """The template of the prompts that a stage is validated with: its own, or else the evaluation's."""
+    return evaluation_prompt(recipe) if stage.prompt is None else stage.prompt
 
 
 def prompts_per_rollout(stage: GrpoStage, world_size: int) -> int:
@@ -796,15 +885,27 @@ def _check_template(path: str, template: str, example: Mapping[str, Any]) -> Non
         raise RecipeError(f"{path}: {error}; seconds take a number's format, {{query}} and {{video}} none") from None
 
 
-def data_used(recipe: Recipe) -> list[tuple[str, str]]:
-    """Where a recipe names data, and which: (path of the field, key of Recipe.data)."""
-    used = [(f"stages.{name}.data", stage.data) for name, stage in recipe.stages.items()]
-    used += [
-        (f"stages.{name}.early_stopping.data", stage.early_stopping.data)
-        for name, stage in recipe.stages.items()
-        if stage.early_stopping is not None
-    ]
-    return [*used, ("evaluation.data", recipe.evaluation.data)]
+def _check_prompt(path: str, prompt: str, *, of_task: bool) -> None:
+    """A task may need no query: its prompt may hide the verb, or be the same for every row."""
+    _check_template(path, prompt, PLACEHOLDERS)
+    videos, queries = (_placeholders(path, prompt).count(name) for name in ("video", "query"))
+    if of_task and videos != 1:
+        raise RecipeError(f"{path}: got {{video}} {videos} times, want {{video}} exactly once")
+    if videos != 1 or (queries < 1 and not of_task):
+        got = f"{{video}} {videos} times and {{query}} {queries} times"
+        raise RecipeError(f"{path}: got {got}, want {{video}} exactly once and {{query}} at least once")
+
+
+def _data_used(recipe: Recipe) -> list[tuple[str, str]]:
+    """(path, key) of all that names data; a stage's own data counts where its rows come from it."""
+    used: list[tuple[str, str]] = []
+    for name, stage in recipe.stages.items():
+        for key, task in tasks_of(recipe, stage).items():
+            of_task = isinstance(stage, GrpoStage) and key is not None and stage.tasks[key].data is not None
+            used.append((f"stages.{name}.tasks.{key}.data" if of_task else f"stages.{name}.data", str(task.data)))
+        if stage.early_stopping is not None:
+            used.append((f"stages.{name}.early_stopping.data", stage.early_stopping.data))
+    return [*dict.fromkeys(used), ("evaluation.data", recipe.evaluation.data)]
 
 
 def _check_model(recipe: Recipe) -> None:
@@ -857,7 +958,6 @@ def _check_tower(path: str, stage: Stage) -> None:
 
 
 def _check_grpo(path: str, stage: GrpoStage, recipe: Recipe, world_size: int) -> None:
-    source = recipe.data[stage.data]
     if stage.share_prefix and recipe.attn_implementation != "sdpa":
         raise RecipeError(f"{path}.share_prefix: got true with attn_implementation {recipe.attn_implementation}, "
                           "want sdpa, or share_prefix false")  # fmt: skip
@@ -894,12 +994,47 @@ def _check_grpo(path: str, stage: GrpoStage, recipe: Recipe, world_size: int) ->
         raise RecipeError(f"{path}.queries_per_video: got {stage.queries_per_video}, but a micro-batch holds "
                           f"{rows // group} prompts (per_device_train_batch_size / num_generations)")  # fmt: skip
     prompts = prompts_per_rollout(stage, world_size)
-    if source.limit is not None and source.limit < prompts:
+    limit = None if stage.tasks else recipe.data[stage.data].limit
+    if limit is not None and limit < prompts:
         steps = stage.steps_per_generation or stage.gradient_accumulation_steps
         batch = f"{rows // group} a device, {steps} steps per generation, {world_size} devices"
-        raise RecipeError(
-            f"data.{stage.data}.limit: got {source.limit}, but {path} takes {prompts} rows at once ({batch})"
-        )
+        raise RecipeError(f"data.{stage.data}.limit: got {limit}, but {path} takes {prompts} rows at once ({batch})")
+
+
+def _check_tasks(path: str, stage: GrpoStage, recipe: Recipe) -> None:
+    if not stage.tasks:
+        return
+    _check_choice(f"{path}.data", stage.data, recipe.data)
+    for key, task in tasks_of(recipe, stage).items():
+        here = f"{path}.tasks.{key}"
+        if task.inverse is not None:
+            _check_choice(f"{here}.inverse", task.inverse, INVERSE_TASKS)
+            shown = _placeholders(f"{here}.prompt", str(task.prompt))
+            if "query" in shown:
+                raise RecipeError(f"{here}.prompt: got {{query}}, which tells the verb that {task.inverse} asks for; "
+                                  "want a prompt of its own without it, perhaps with {masked_query}")  # fmt: skip
+            if task.inverse == "verb_completion" and "masked_query" not in shown:
+                raise RecipeError(f"{here}.prompt: got no {{masked_query}}, want the sentence that is to be completed")
+        applying = [spec for spec in stage.rewards.values() if spec.tasks is None or key in spec.tasks]
+        if not any(spec.weight for spec in applying):
+            raise RecipeError(f"{here}: got no reward with a weight other than 0 for this task, want one or more")
+    for name, spec in stage.rewards.items():
+        for task_name in spec.tasks or []:
+            _check_choice(f"{path}.rewards.{name}.tasks", task_name, stage.tasks)
+    for what in ("select", "difficulty", "curriculum", "expert"):
+        if getattr(stage, what):
+            raise RecipeError(f"{path}.{what}: got it with several tasks, but it goes by spans, which not every task "
+                              f"asks for; want no {what}, or no tasks")  # fmt: skip
+    shares = {key: task.share for key, task in stage.tasks.items()}
+    given = [share for share in shares.values() if share is not None]
+    if given and len(given) < len(shares):
+        without = next(key for key, share in shares.items() if share is None)
+        raise RecipeError(f"{path}.tasks.{without}.share: missing; all tasks of a stage have a share, or none has")
+    if given and stage.queries_per_video > 1:
+        raise RecipeError(f"{path}.queries_per_video: got {stage.queries_per_video} with shares of tasks, which draw "
+                          "each row for itself; want 1, or no shares")  # fmt: skip
+    if given and abs(sum(given) - 1) > 0.01:
+        raise RecipeError(f"{path}.tasks: got shares that add up to {sum(given):g}, want 1")
 
 
 def _check_expert(path: str, stage: GrpoStage, expert: Expert) -> None:

@@ -32,6 +32,7 @@ from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from transformers import PreTrainedModel
 
+from rlvtg.data.row import first_of_each_task
 from rlvtg.data.selected import Choice
 from rlvtg.disk import DiskError, write_whole, writing
 from rlvtg.doctor import require_parity
@@ -49,7 +50,7 @@ from rlvtg.model.inputs import Encoder
 from rlvtg.model.load import load_config, load_model, load_processor
 from rlvtg.model.vision import share_vision
 from rlvtg.prepare import Prepared, Rows, follow
-from rlvtg.recipe import Recipe, SftStage, is_made
+from rlvtg.recipe import GrpoStage, Recipe, SftStage, is_made, validation_prompt
 from rlvtg.training.curriculum import by_difficulty
 from rlvtg.training.early_stop import StoppingTrainer
 from rlvtg.training.grpo import grpo_trainer
@@ -152,7 +153,8 @@ def _run_stage(recipe: Recipe, name: str, prepared: Prepared, path: str, encoder
             rows = choice.rows
             trainer = _trainer(recipe, name, prepared, choice, path, encoder, place, state)
             with generating(trainer) as model:
-                require_parity(model, encoder, rows[0])
+                for row in first_of_each_task(rows):
+                    require_parity(model, encoder, row)
             _train(trainer, recipe, place)
             if is_last:
                 _join_histories(places, folder, state)
@@ -186,7 +188,9 @@ def _trainer(
         if stage.plateau is not None:
             trainer.watch_plateau(stage.plateau)
     if stage.early_stopping is not None:
-        settings = replace(recipe, evaluation=replace(recipe.evaluation, data=stage.early_stopping.data))
+        prompt = validation_prompt(recipe, stage)
+        validation = replace(recipe.evaluation, data=stage.early_stopping.data, prompt=prompt)
+        settings = replace(recipe, evaluation=validation)
 
         def validate(step: int) -> dict[str, float]:
             tested, rows = place / "validation" / str(step), prepared.validation_rows[name]
@@ -268,20 +272,31 @@ def finish(recipe: Recipe, prepared: Prepared, encoder: Encoder, *, seconds: flo
     labels = ([BEFORE] if recipe.evaluation.before else []) + list(recipe.stages)
     results = {label: json.loads((folder / "evaluation" / label / "metrics.json").read_text()) for label in labels}
     last = read_predictions(folder / "evaluation" / labels[-1] / "predictions.jsonl")
-    trained_on = prepared.stage_rows[labels[-1]]
-    constant = best_constant([((row["spans"][0][0], row["spans"][0][1]), row["duration"]) for row in trained_on])
-    answer = f"always {constant[0]:g} to {constant[1]:g}"
-    results[answer] = score(constant_predictions(last, constant), chosen(recipe.evaluation))
+    trained_on = _grounding(recipe.stages[labels[-1]], prepared.stage_rows[labels[-1]])
+    answer = None
+    if trained_on:
+        constant = best_constant([((row["spans"][0][0], row["spans"][0][1]), row["duration"]) for row in trained_on])
+        answer = f"always {constant[0]:g} to {constant[1]:g}"
+        results[answer] = score(constant_predictions(last, constant), chosen(recipe.evaluation))
     write_metrics(folder / "metrics.json", results)
     pictures = _draw(recipe, folder, last, encoder, prepared.test_rows)
     print(f"\n{table(results)}\n")
-    print(f"{answer}: the best constant answer on the annotations of stage {labels[-1]}, scored on the same queries")
+    if answer is not None:
+        of = f"the annotations of stage {labels[-1]}"
+        print(f"{answer}: the best constant answer on {of}, scored on the same queries")
     print(f"run folder: {folder} ({seconds / 60:.1f} minutes)")
     print(f"pictures:   {pictures[0]} and {len(pictures) - 1} filmstrips beside it")
     print("next:")
     print(f"  tensorboard --logdir {folder}")
     print(f"  accelerate launch rlvtg/train.py recipe={folder / 'recipe.yaml'} output_dir=runs/mine key=value ...")
     print(f"  ls {_exported(folder, labels[-1])}   # load it with from_pretrained: see the README")
+
+
+def _grounding(stage: SftStage | GrpoStage, rows: Rows) -> Rows:
+    """The rows that have spans to be found in their videos; an inverse task's video is the span."""
+    tasks = stage.tasks if isinstance(stage, GrpoStage) else {}
+    inverse = {key for key, task in tasks.items() if task.inverse is not None}
+    return [row for row in rows if row["spans"] and row["task"] not in inverse]
 
 
 def _exported(folder: Path, stage: str) -> Path:

@@ -61,6 +61,20 @@ def test_a_window_has_its_own_clock_and_ends_before_its_end(tmp_path: Path) -> N
     assert read_clip(path, settings(), start=0.0, end=10.3).duration == pytest.approx(10.0)
 
 
+def test_a_window_with_one_frame_shows_its_neighbour_too(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.mp4", every_tenth(100))
+    for start, end, frames, times in (
+        (5.0, 5.05, [50, 51], [0.0, 0.1]),
+        (4.96, 5.05, [50, 51], [0.04, 0.14]),
+        (9.85, 9.95, [98, 99], [0.0, 0.1]),  # nothing comes after it, so the clock starts with the one before
+    ):
+        clip = read_clip(path, settings(), start=start, end=end)
+        assert frame_numbers(clip) == frames
+        assert clip.timestamps.tolist() == pytest.approx(times)
+    with pytest.raises(VideoError, match="no frame starts in the window"):
+        read_clip(path, settings(), start=5.01, end=5.09)
+
+
 def test_a_window_outside_the_video_is_an_error(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mp4", every_tenth(100))
     for start, end in ((12.0, 15.0), (5.0, 5.0), (6.0, 5.0), (-1.0, 5.0), (float("nan"), 5.0)):

@@ -108,3 +108,9 @@ def test_a_page_that_prints_something_else_is_found(tmp_path: Path) -> None:
 def test_the_whole_page_can_be_followed_its_training_runs_too(tmp_path: Path) -> None:
     follow(PAGE, tmp_path, slow=True)
     assert len(list((tmp_path / "runs/mine/rl/completions").glob("*.parquet"))) == 2
+
+
+@pytest.mark.slow
+def test_the_page_about_tasks_prints_what_its_command_prints(tmp_path: Path) -> None:
+    follow(ROOT / "docs" / "tasks.md", tmp_path, slow=False)
+    assert (tmp_path / "data/tiny_scale/rl_captions.jsonl").is_file()

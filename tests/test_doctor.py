@@ -1,5 +1,6 @@
 """The doctor passes what is right, and finds time that is broken on purpose."""
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -10,6 +11,7 @@ from rlvtg.doctor import ParityError, check_parity, expected_positions, require_
 from rlvtg.model import inputs as model_inputs
 from rlvtg.model.family import family
 from rlvtg.model.inputs import Encoder
+from rlvtg.recipe import load
 from rlvtg.rollout import hf
 from tests.tiny_qwen import model_and_processor, row, video_settings, write_video
 
@@ -191,3 +193,44 @@ def test_pictures_that_are_not_those_of_their_times_are_found(tiny, tmp_path, mo
     late = replace(clip, timestamps=clip.timestamps + 0.25)
     monkeypatch.setattr(encode, "clip", lambda _: late)
     assert doctor._clock_line(encode, own).fault == "16 of 16 frames are not those of their times"
+
+
+def test_the_first_row_of_every_task_is_tried(tmp_path, monkeypatch):
+    """Its own prompt, and of an inverse task the segment."""
+    monkeypatch.chdir(tmp_path)
+    write_video(tmp_path / "a.mp4", seconds=8)
+    row = {"id": "a", "video": "a.mp4", "duration": 8.0, "query": "a dog jumps", "spans": [[2.0, 5.0]], "verb": "jumps"}
+    (tmp_path / "own.jsonl").write_text(json.dumps({**row, "id": "b", "verb": None}) + "\n" + json.dumps(row) + "\n")
+    (tmp_path / "mine.yaml").write_text(RECIPE)
+    found = doctor._first_rows(load(["recipe=mine.yaml"]))
+    asked = [(each["id"], each["prompt"][0]["content"][-1]["text"], each["video_start"]) for each in found]
+    assert asked == [("b", "a dog jumps?", None), ("a/verb_completion", "a dog ...", 2.0), ("b", "All?", None)]
+
+
+RECIPE = """
+model: some/model
+data: {own: {reader: jsonl, annotations: own.jsonl, videos: .}}
+prompt: "{video}{query}?"
+grammar: to
+stages:
+  rl:
+    kind: grpo
+    data: own
+    tasks:
+      tvg: {}
+      vc: {inverse: verb_completion, prompt: "{video}{masked_query} ..."}
+      caption: {prompt: "{video}All?"}
+    rewards: {think_format: {}}
+    num_generations: 2
+    beta: 0.0
+    loss_type: dapo
+    scale_rewards: none
+    epsilon: 0.2
+    num_iterations: 1
+    temperature: 1.0
+    max_completion_length: 8
+    learning_rate: 1.0e-4
+    lr_scheduler_type: constant
+    per_device_train_batch_size: 2
+evaluation: {data: own}
+"""

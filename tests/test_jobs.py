@@ -53,6 +53,11 @@ def test_the_recipes_model_and_test_set_are_the_default_and_no_training_data_is_
     assert job.rows[0]["prompt"][0]["content"][-1]["text"] == "When is a dog?"
 
 
+def test_an_evaluation_may_word_its_prompt_itself() -> None:
+    [job] = jobs(["recipe=mine.yaml", "evaluation.prompt={video}{query}: when?"])
+    assert job.rows[0]["prompt"][0]["content"][-1]["text"] == "a dog: when?"
+
+
 def test_every_model_is_asked_about_every_test_set() -> None:
     found = jobs(
         ["recipe=mine.yaml", "model=runs/a/rl/merged,runs/a/rl/adapter", "data=second,first", "output=out",
@@ -75,6 +80,11 @@ def test_the_run_that_a_model_lies_in_tells_what_it_was_trained_on(place: Path) 
     )
     assert trained_on("runs/a/rl/merged") == "x.json + y.json"
     assert trained_on(str(place / "runs/a/sft/adapter")) == "x.json"
+    (place / "runs/a/recipe.yaml").write_text(
+        "data: {x: {annotations: x.json}, y: {annotations: y.json}, z: {annotations: z.json}}\n"
+        "stages: {rl: {data: y, tasks: {a: {data: null}, b: {data: z}, c: {data: y}}}}\n"
+    )
+    assert trained_on("runs/a/rl/merged") == "y.json + z.json"
     assert trained_on("runs/a/none/adapter") == trained_on("some/model") == ""
 
 

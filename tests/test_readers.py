@@ -118,6 +118,24 @@ def test_charades_sta_gives_one_sample_per_sentence(tmp_path: Path) -> None:
     ]
 
 
+def test_verbs_and_sentences_without_them_are_read_and_copies_of_a_video_are_not(tmp_path: Path) -> None:
+    row = {
+        "duration": 32.47,
+        "timestamps": [[4.0, 17.8], [0.0, 5.2]],
+        "sentences": ["the person watches television.", "a person is undressing."],
+        "verb": ["watches", ""],
+        "Missing": ["the person television.", "a person is undressing."],
+    }
+    content = {"NEM29": {**row, "action": 0}, "NEM29_c": {**row, "action": 1}}
+    samples = read(source(tmp_path / "a.json", content, "charades_sta"))
+    assert [(sample.id, sample.verb, sample.masked_query) for sample in samples] == [
+        ("NEM29#0", "watches", "the person television."),
+        ("NEM29#1", None, None),
+    ]
+    with pytest.raises(DataError, match="1 verb for 2 sentences"):
+        read(source(tmp_path / "a.json", {"NEM29": {**row, "verb": ["watches"]}}, "charades_sta"))
+
+
 def test_splits_that_call_the_duration_otherwise_are_read_too(tmp_path: Path) -> None:
     row = {"framestamps": [[628, 720]], "decode_fps": 16.0, "video_fps": -1.0, "video_duration": 47.625}
     content = {"N14BK": {**row, "sentences": ["a person"], "timestamps": [[39.3, 45.0]]}}

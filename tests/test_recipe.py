@@ -13,7 +13,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from rlvtg.recipe import MERGER, GrpoStage, Plateau, Recipe, RecipeError, SftStage, check, dump, load, trained
+from rlvtg.recipe import (
+    INVERSE_TASKS,
+    MERGER,
+    GrpoStage,
+    Plateau,
+    Recipe,
+    RecipeError,
+    SftStage,
+    check,
+    data_of,
+    dump,
+    evaluation_prompt,
+    load,
+    tasks_of,
+    trained,
+)
+from rlvtg.text.inverse import TASKS
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 METHODS = sorted(file.stem for file in RECIPES.glob("*.yaml") if file.stem != "base")
@@ -320,6 +336,168 @@ def test_mistakes_in_a_scale_name_its_file(here: Path) -> None:
     assert "stages.rl.max_step: unknown key in recipes/scale/mini.yaml; nearest: max_steps" in error("scale=mini")
 
 
+ROLES = """
+data:
+  made: {annotations: made.json, videos: v}
+  other: {annotations: other.json, videos: v}
+  spare: {annotations: spare.json, videos: v}
+roles: {sft: made, grpo: other, evaluation: spare}
+tiny: {folder: .}
+"""
+
+
+def test_a_scale_names_what_stands_in_for_data_of_other_names_by_what_it_is_for(here: Path) -> None:
+    (here / "recipes" / "scale" / "mini.yaml").write_text(ROLES)
+    (here / "recipes" / "child.yaml").write_text(
+        "extends: small\nstages: {warm: {data: w}, rl: {tasks: {a: {}, b: {data: q}, c: {data: other}}}}\n"
+        "data: {w: {annotations: w, videos: w}, q: {annotations: q, videos: q}, unused: {annotations: u, videos: u}}"
+    )
+    recipe = load(["recipe=child", "scale=mini", "data.q.limit=3"])
+    files = {key: source.annotations for key, source in recipe.data.items()}
+    assert files == {
+        "w": "made.json", "rl": "other.json", "q": "other.json", "other": "other.json", "test": "spare.json",
+        "unused": "spare.json", "made": "made.json", "spare": "spare.json",
+    }  # fmt: skip
+    assert (recipe.data["q"].limit, recipe.data["rl"].limit) == (3, None)
+    (here / "recipes" / "scale" / "mini.yaml").write_text(ROLES.replace("grpo: other", "grpo: othr"))
+    assert error("scale=mini") == "roles.grpo: got 'othr', nearest: other (allowed: made, other, spare)"
+    (here / "recipes" / "scale" / "mini.yaml").write_text(ROLES.replace("grpo: other", "grop: other"))
+    assert error("scale=mini").startswith("roles: got 'grop', nearest: grpo (allowed: sft, grpo, evaluation)")
+
+
+@pytest.mark.parametrize(
+    "text, path",
+    [
+        ("evaluation: {prompt: x}", "evaluation.prompt"),
+        ("stages: {sft: {prompt: x}}", "stages.sft.prompt"),
+        ("stages: {grpo: {tasks: {}}}", "stages.grpo.tasks"),
+    ],
+)
+def test_a_scale_does_not_touch_prompts_and_tasks(text: str, path: str, here: Path) -> None:
+    (here / "recipes" / "scale" / "mini.yaml").write_text(text)
+    assert error("scale=mini").startswith(f"{path}: a scale changes model, data and sizes, not the method")
+
+
+# Prompts and tasks
+
+JOINT = """
+extends: small
+stages:
+  warm: null
+  rl:
+    prompt: "{video}At {query}"
+    tasks:
+      tvg: {}
+      vc: {inverse: verb_completion, prompt: "{video}{masked_query}"}
+      qa: {data: test, prompt: "{video}{query}{options}"}
+    rewards: {tiou: {tasks: [tvg]}, think_format: {}}
+"""
+
+
+@pytest.fixture
+def joint(here: Path) -> Path:
+    (here / "recipes" / "joint.yaml").write_text(JOINT)
+    return here
+
+
+def test_a_prompt_is_the_tasks_or_the_stages_or_the_recipes(joint: Path) -> None:
+    recipe = load(["recipe=joint", "stages.rl.tasks.cap.prompt={video}All?"])
+    assert {key: (task.data, task.prompt) for key, task in tasks_of(recipe, rl(recipe)).items()} == {
+        "tvg": ("rl", "{video}At {query}"),
+        "vc": ("rl", "{video}{masked_query}"),
+        "qa": ("test", "{video}{query}{options}"),
+        "cap": ("rl", "{video}All?"),
+    }
+    small = load(["recipe=small", "stages.warm.prompt={query}{video}"])
+    assert {key: task.prompt for stage in small.stages.values() for key, task in tasks_of(small, stage).items()} == {
+        None: "{video}When: {query}"
+    }
+    assert tasks_of(small, small.stages["warm"])[None].prompt == "{query}{video}"
+    assert evaluation_prompt(small) == "{video}When: {query}"
+    assert evaluation_prompt(load(["recipe=small", "evaluation.prompt={query}?{video}"])) == "{query}?{video}"
+
+
+def test_every_prompt_may_be_a_file(joint: Path) -> None:
+    (joint / "own.txt").write_text("{video}{query}!\n")
+    places = ("prompt", "evaluation.prompt", "stages.rl.prompt", "stages.rl.tasks.tvg.prompt")
+    recipe = load(["recipe=joint", *(f"{place}=own.txt" for place in places)])
+    stage = rl(recipe)
+    assert {recipe.prompt, recipe.evaluation.prompt, stage.prompt, stage.tasks["tvg"].prompt} == {"{video}{query}!"}
+    for place in places:
+        assert error(f"{place}=none.txt", recipe="joint") == f"{place}: no file none.txt (looked in {joint})"
+
+
+def test_only_data_that_rows_come_from_must_be_there(joint: Path) -> None:
+    recipe = load(["recipe=joint", "data.spare={annotations: rl.json, videos: videos}"])
+    assert data_of(recipe) == ["rl", "test"]
+    (joint / "other.json").write_text("{}")
+    own = [f"stages.rl.tasks.{key}.data=test" for key in ("tvg", "vc")]
+    assert data_of(load(["recipe=joint", *own, "data.test.annotations=other.json"])) == ["test"]
+
+
+@pytest.mark.parametrize(
+    "override, wanted",
+    [
+        ("stages.rl.tasks.qa.data=tset", "stages.rl.tasks.qa.data: got 'tset', nearest: test (allowed: rl, test)"),
+        ("stages.rl.tasks.qa.dta=test", "stages.rl.tasks.qa.dta: unknown key in the override stages.rl.tasks.qa.dta; "),
+        ("stages.rl.prompt={video}", "stages.rl.prompt: got {video} 1 times and {query} 0 times, want {video} exactly"),
+        ("evaluation.prompt={query}", "evaluation.prompt: got {video} 0 times and {query} 1 times"),
+        ("stages.rl.tasks.qa.prompt={query}", "stages.rl.tasks.qa.prompt: got {video} 0 times, want {video} exactly"),
+        ("stages.rl.tasks.qa.prompt={video}{optons}", "stages.rl.tasks.qa.prompt: unknown placeholder {optons}; near"),
+        (
+            "stages.rl.tasks.vc.inverse=verb_complete",
+            "stages.rl.tasks.vc.inverse: got 'verb_complete', nearest: verb_completion (allowed: verb_completion, ",
+        ),
+        (
+            "stages.rl.tasks.vc.prompt=null",
+            "stages.rl.tasks.vc.prompt: got {query}, which tells the verb that verb_completion asks for; want a prompt",
+        ),
+        (
+            "stages.rl.tasks.vc.prompt={video}What?",
+            "stages.rl.tasks.vc.prompt: got no {masked_query}, want the sentence that is to be completed",
+        ),
+        (
+            "stages.rl.rewards.tiou.tasks=[tgv]",
+            "stages.rl.rewards.tiou.tasks: got 'tgv', nearest: tvg (allowed: tvg, vc, qa)",
+        ),
+        (
+            "stages.rl.rewards.think_format.tasks=[tvg, qa]",
+            "stages.rl.tasks.vc: got no reward with a weight other than 0 for this task, want one or more",
+        ),
+        ("stages.rl.rewards.think_format.weight=0", "stages.rl.tasks.vc: got no reward with a weight other than 0"),
+        ("stages.rl.tasks.vc.share=0.2", "stages.rl.tasks.tvg.share: missing; all tasks of a stage have a share, or "),
+        (
+            "stages.rl.tasks={tvg: {share: 0.5}, vc: {share: 0.2}, qa: {share: 0.2}}",
+            "stages.rl.tasks: got shares that add up to 0.9, want 1",
+        ),
+        ("stages.rl.difficulty={}", "stages.rl.difficulty: got it with several tasks, but it goes by spans, which "),
+        ("stages.rl.select=[{method: fits}]", "stages.rl.select: got it with several tasks, but it goes by "),
+        ("stages.rl.tasks.vc.share=0", "stages.rl.tasks.vc.share: got 0, allowed: above 0, up to 1"),
+        (
+            "stages.rl={tasks: {tvg: {share: 0.5}, vc: {share: 0.2}, qa: {share: 0.3}}, queries_per_video: 2, "
+            "per_device_train_batch_size: 16}",
+            "stages.rl.queries_per_video: got 2 with shares of tasks, which draw each row for itself; want 1, or no",
+        ),
+    ],
+)
+def test_tasks_that_cannot_work_are_refused_with_the_reason(override: str, wanted: str, joint: Path) -> None:
+    assert error(override, recipe="joint").startswith(wanted)
+
+
+def test_rewards_of_a_stage_without_tasks_may_name_those_of_the_annotations(here: Path) -> None:
+    assert rl(load(["recipe=small", "stages.rl.rewards.tiou.tasks=[grounding]"])).rewards["tiou"].tasks == ["grounding"]
+
+
+def test_shares_may_be_rounded(joint: Path) -> None:
+    third = "{share: 0.333}"
+    shares = [f"stages.rl.tasks.{key}={third}" for key in ("tvg", "vc", "qa")]
+    assert {task.share for task in rl(load(["recipe=joint", *shares])).tasks.values()} == {0.333}
+
+
+def test_the_inverse_tasks_are_those_that_there_are() -> None:
+    assert INVERSE_TASKS == TASKS
+
+
 # Mistakes in words
 
 
@@ -488,7 +666,7 @@ def test_a_cycle_through_two_files_is_named(here: Path) -> None:
         ("prompt={video}", "prompt: got {video} 1 times and {query} 0 times, want {video} exactly once"),
         (
             "prompt={video}{qery}",
-            "prompt: unknown placeholder {qery}; nearest: query (allowed: video, query, duration)",
+            "prompt: unknown placeholder {qery}; nearest: query (allowed: video, query, duration, masked_query, ",
         ),
         ("prompt={video}{query} {", "prompt: Single '{' encountered in format string; literal braces are {{ and }}"),
         ("stages.warm.completion={begin}", "stages.warm.completion: unknown placeholder {begin}; "),

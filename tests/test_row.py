@@ -1,8 +1,9 @@
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
-from rlvtg.data.row import COLUMNS, rows
+from rlvtg.data.row import COLUMNS, first_of_each_task, rows
 from rlvtg.data.sample import DataError, Sample
 
 DOG = Sample("a", "v/a.mp4", 10.0, "a dog", ((1.0, 2.5), (4.0, 5.0)))
@@ -51,6 +52,51 @@ def test_the_columns_are_known_without_any_row() -> None:
 )
 def test_the_video_stands_where_the_template_puts_it(template: str, content: list[dict[str, str]]) -> None:
     assert rows([DOG], template)[0]["prompt"] == [{"role": "user", "content": content}]
+
+
+def asked(prompt: str, **fields: Any) -> str:
+    """The text behind the video of a row's prompt."""
+    return rows([replace(DOG, **fields)], prompt)[0]["prompt"][0]["content"][-1]["text"]
+
+
+def test_a_prompt_may_hide_the_verb_or_offer_options() -> None:
+    assert asked("{video}Complete: {masked_query}", query="a dog jumps", masked_query="a dog") == "Complete: a dog"
+    assert asked("{video}Tell all.") == "Tell all."
+    assert asked("{video}Which?\n{options}", options=("a dog", "a {cat}")) == "Which?\n(A) a dog\n(B) a {cat}"
+
+
+@pytest.mark.parametrize(
+    ("options", "written"),
+    [
+        (("A. a dog", "B. a cat"), "(A) a dog\n(B) a cat"),
+        (("(A) a dog", "(B)a cat"), "(A) a dog\n(B) a cat"),
+        (("A. Lincoln", "G. Grant"), "(A) A. Lincoln\n(B) G. Grant"),
+        (("B. a cat", "A. a dog"), "(A) B. a cat\n(B) A. a dog"),
+    ],
+)
+def test_options_that_bring_their_letters_are_not_lettered_twice(options: tuple[str, ...], written: str) -> None:
+    assert asked("{video}{options}", options=options) == written
+
+
+@pytest.mark.parametrize(
+    ("prompt", "fields", "message"),
+    [
+        ("{video}{options}", {}, "row 'a' has no options, which the prompt shows as {options}"),
+        ("{video}{options}", {"options": ()}, "row 'a' has no options"),
+        ("{video}{masked_query}", {}, "row 'a' has no masked_query, which the prompt shows as {masked_query}"),
+        ("{video}{options}", {"options": ("x",) * 27}, "row 'a' has 27 options; there are 26 letters"),
+    ],
+)
+def test_a_row_that_lacks_what_its_prompt_shows_is_named(prompt: str, fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        rows([replace(DOG, id="b", options=("x",), masked_query="a dog"), replace(DOG, **fields)], prompt)
+
+
+def test_the_first_row_of_each_task_is_found() -> None:
+    tasks = ["qa", "tvg", "qa", "caption"]
+    made = [{"id": number, "task": task} for number, task in enumerate(tasks)]
+    assert [row["id"] for row in first_of_each_task(made)] == [0, 1, 3]
+    assert first_of_each_task([{"id": 7}]) == [{"id": 7}]
 
 
 def test_a_system_message_comes_first() -> None:

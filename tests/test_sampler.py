@@ -3,7 +3,8 @@
 import numpy as np
 from trl.trainer.utils import RepeatSampler
 
-from rlvtg.training.sampler import GroupSampler, shuffled, videos_together
+from rlvtg.recipe import GrpoStage, Task
+from rlvtg.training.sampler import GroupSampler, order_of, shuffled, videos_together
 
 
 def in_order(rows):
@@ -58,3 +59,12 @@ def test_one_row_of_a_video_at_a_time_is_a_plain_shuffle_of_all():
     order = videos_together(["a", "a", "b", "b"], 1)
     seen = {tuple(order(epoch, np.random.default_rng(epoch))) for epoch in range(400)}
     assert len(seen) == 24
+
+
+def test_a_stage_with_shares_goes_by_them_and_one_without_brings_every_row_once():
+    rows = [{"task": task, "video": task, "video_start": None, "video_end": None} for task in "aaaabbbbbbbb"]
+    stage = GrpoStage(kind="grpo", tasks={"a": Task(share=0.8), "b": Task(share=0.2)})
+    drawn = order_of(stage, rows)(0, np.random.default_rng(0))
+    assert sorted(row for row in drawn if row < 4) == [0, 1, 2, 3] and len(drawn) == 5
+    stage = GrpoStage(kind="grpo", tasks={"a": Task(), "b": Task()})
+    assert sorted(order_of(stage, rows)(0, np.random.default_rng(0))) == list(range(12))

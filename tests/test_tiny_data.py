@@ -4,6 +4,7 @@ import hashlib
 import json
 import random
 import shutil
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,13 @@ import numpy as np
 import pytest
 
 from rlvtg.data.check import check
+from rlvtg.data.inverse import inverse_samples
 from rlvtg.data.read import read
-from rlvtg.data.sample import DataError
+from rlvtg.data.sample import DataError, Sample
 from rlvtg.data.tiny import COLORS, FRAME_RATE, SIDE, SPLITS, frames, make, story
+from rlvtg.data.tiny import samples as tiny_samples
 from rlvtg.recipe import Source, Video
+from rlvtg.text.verbs import tagger
 from rlvtg.video.decode import read_clip
 
 SIZES = {"sft": 3, "rl": 2, "validation": 1, "test": 2}
@@ -58,7 +62,8 @@ def test_a_seed_makes_the_same_bytes_every_time_and_another_seed_others(made: Pa
 def test_every_split_has_its_annotations_and_as_many_videos_as_asked_for(made: Path) -> None:
     assert {split: len(annotations(made, split)) for split in SPLITS} == SIZES
     files = {f"videos/{split}/{name}.mp4" for split in SPLITS for name in annotations(made, split)}
-    assert set(contents(made)) == files | {f"{split}.json" for split in SPLITS} | {"made_from.json"}
+    written = {f"{split}{end}" for split in SPLITS for end in (".json", ".jsonl", "_captions.jsonl", "_boxes.jsonl")}
+    assert set(contents(made)) == files | written | {"made_from.json"}
 
 
 def test_no_two_videos_tell_the_same_story_within_a_split_or_across() -> None:
@@ -121,6 +126,62 @@ def test_the_annotations_are_read_and_found_good(made: Path) -> None:
     assert [(sample.id, sample.query, [list(span) for span in sample.spans]) for sample in samples][:2] == [
         (f"rl_00000#{k}", first["sentences"][k], [first["timestamps"][k]]) for k in range(2)
     ]
+
+
+def of(made: Path, kind: str) -> list[Sample]:
+    """The samples of the split sft in one of the ways that serve other tasks, held against their files."""
+    source = Source(str(made / f"sft{kind}.jsonl"), str(made / "videos" / "sft"), "jsonl")
+    return check(read(source), max_bad_fraction=0.0)
+
+
+def test_the_same_events_have_a_verb_and_a_question(made: Path) -> None:
+    plain, events = read(Source(str(made / "sft.json"), str(made / "videos/sft"))), of(made, "")
+    assert [(event.id, event.masked_query, event.spans) for event in events] == [
+        (sample.id, sample.query, sample.spans) for sample in plain
+    ]
+    for event in events:
+        half = event.spans[0][0] >= event.duration / 2
+        assert event.options is not None and event.answer == "AB"[half]
+        assert f"in the {('first', 'second')[half]} half" in event.options["AB".index(event.answer)]
+    samples, left_out = inverse_samples(events, tagger=tagger("hanta"))
+    assert (len(samples), left_out) == (3 * len(events), [])
+    told = [story(rng) for rng in [random.Random("0 rl")] for _ in range(200)]
+    verbs = Counter(sample.verb for sample in tiny_samples({str(k): one for k, one in enumerate(told)}, "events"))
+    assert set(verbs) == {"moves", "rests"} and min(verbs.values()) > 150
+
+
+def test_captions_tell_what_happens_in_order(made: Path) -> None:
+    captions = {caption.video: caption for caption in of(made, "_captions")}
+    assert len(captions) == SIZES["sft"]
+    for video, caption in captions.items():
+        events = sorted((event for event in of(made, "") if event.video == video), key=lambda event: event.spans[0])
+        assert caption.answer == " ".join(
+            f"A{event.query[1:]} from {event.spans[0][0]:.0f} to {event.spans[0][1]:.0f} seconds." for event in events
+        )
+
+
+def test_boxes_hold_their_circle_and_little_else(made: Path) -> None:
+    """At most overlaid: the colour fills the box as a circle fills its square."""
+    for sample in of(made, "_boxes"):
+        clip = read_clip(sample.video, EVERY_FRAME, start=sample.video_start, end=sample.video_end)
+        color = np.array(COLORS[sample.query.split()[1]])
+        boxes = np.array(json.loads(str(sample.answer))) * SIDE
+        assert boxes.shape == (8, 4) and clip.duration == sample.duration
+        for number, (x0, y0, x1, y1) in enumerate(boxes.round().astype(int)):
+            picture = clip.frames[int((number + 0.5) * len(clip.frames) / 8)].astype(int)
+            drawn = np.abs(picture - color).max(axis=-1) < 60
+            box = np.zeros_like(drawn)
+            box[max(0, y0 - 2) : y1 + 3, max(0, x0 - 2) : x1 + 3] = True
+            assert not (drawn & ~box).any()
+
+
+def test_other_annotations_are_added_where_videos_were_made_before(made: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "tiny"
+    shutil.copytree(made, folder)
+    for file in folder.glob("*.jsonl"):
+        file.unlink()
+    make(folder, SIZES)
+    assert contents(folder) == contents(made)
 
 
 def test_what_is_there_is_left_as_it_is(made: Path, tmp_path: Path) -> None:

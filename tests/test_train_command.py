@@ -183,19 +183,19 @@ def test_completions_are_kept_with_true_and_predicted_spans(time_r1: Done) -> No
     files = sorted((time_r1.place / "runs/time_r1/rl/completions").glob("*.parquet"))
     tables = [pd.read_parquet(file) for file in files]
     assert [set(table["step"]) for table in tables] == [{1}, {2}]
-    annotated = json.loads((time_r1.place / "data/tiny_scale/rl.json").read_text())
+    lines = (time_r1.place / "data/tiny_scale/rl.jsonl").read_text().splitlines()
+    annotated = {row["id"]: row for row in map(json.loads, lines)}
     for table in tables:
         assert len(table) == 8  # one group
         [name] = set(table["id"])
-        video, number = name.split("#")
-        assert [list(span) for span in table["spans"][0]] == [annotated[video]["timestamps"][int(number)]]
+        assert [list(span) for span in table["spans"][0]] == annotated[name]["spans"]
         assert all(len(found) == 0 for found in table["predicted"])  # an untrained model writes no answer
-        query = annotated[video]["sentences"][int(number)]
+        query = annotated[name]["query"]
         [prompt] = {messages[0]["content"] for messages in table["prompt"]}
         assert f'"{query}"' in prompt and prompt.endswith("<video>")
         assert {"completion", "timestamp_tiou", "think_format", "letters", "advantage"} <= set(table.columns)
         assert table["letters_again"].tolist() == table["letters"].tolist()
-        assert set(table["seconds"]) == set(table["duration"]) == {annotated[video]["duration"]}
+        assert set(table["seconds"]) == set(table["duration"]) == {annotated[name]["duration"]}
         written = [messages[0]["content"] for messages in table["completion"]]
         assert table["letters"].tolist() == pytest.approx([sum(map(str.isalpha, text)) / 10 for text in written])
 
@@ -265,7 +265,7 @@ def test_exported_models_get_the_numbers_that_the_run_wrote_and_one_table_of_all
     assert [(one["model"].rpartition("/")[2], one["test"], one["n"]) for one in sets] == [
         ("adapter", "test", 4), ("adapter", "validation", 4), ("merged", "test", 4), ("merged", "validation", 4),
     ]  # fmt: skip
-    assert {one["trained_on"] for one in sets} == {"data/tiny_scale/sft.json + data/tiny_scale/rl.json"}
+    assert {one["trained_on"] for one in sets} == {"data/tiny_scale/sft.json + data/tiny_scale/rl.jsonl"}
     table = (made / "cross.md").read_text()
     assert "test: mIoU" in table and "validation: mIoU" in table and table.count("| runs/time_r1/rl/") == 2
     assert "validation: mIoU" in out and "runs/time_r1/rl/adapter" in out

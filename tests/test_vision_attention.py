@@ -7,6 +7,7 @@ from transformers.vision_utils import get_vision_position_ids, get_vision_window
 
 from rlvtg.model import vision_attention
 from rlvtg.model.grids import grid_arguments
+from rlvtg.model.patch_embedding import PatchProjection
 from tests.tiny_qwen import model_and_processor
 
 # one of many small clips, one whose size is no whole number of windows, several of different size
@@ -21,11 +22,15 @@ def tower():
 
 def features(visual, grids, implementation, **known):
     visual.config._attn_implementation = implementation
+    stock = implementation == "sdpa"
+    assert isinstance(visual.patch_embed.proj, PatchProjection)  # as the model was prepared
+    visual.patch_embed.proj.__class__ = torch.nn.Conv3d if stock else PatchProjection
     torch.manual_seed(0)
     pixels = torch.randn(int(grids.prod(dim=1).sum()), 3 * 2 * 14 * 14)
     visual.zero_grad()
     found = visual(pixels, grids, **known).pooler_output
     (found * torch.randn(found.shape)).sum().backward()
+    visual.patch_embed.proj.__class__ = PatchProjection
     return found.detach(), {name: value.grad.clone() for name, value in visual.named_parameters()}
 
 

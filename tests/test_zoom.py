@@ -305,10 +305,10 @@ def test_one_pass_is_the_plain_prediction(tiny, encode, video, passes):
 
 def test_a_prompt_that_states_the_duration_states_that_of_the_part(tiny, encode, video):
     asked = row(video)
-    asked["prompt"] = messages(asked["query"], 8.0, TIMED)
+    asked["prompt"] = messages({**asked, "duration": 8.0}, TIMED)
     [one] = look_again(tiny, encode, [asked], [first_answer(asked, predicted=[(5, 7)])], prompt=TIMED)
     inputs = encode(
-        {**asked, "prompt": messages(asked["query"], 6.0, TIMED), "video_start": 2.0, "video_end": 8.0},
+        {**asked, "prompt": messages({**asked, "duration": 6.0}, TIMED), "video_start": 2.0, "video_end": 8.0},
         zoom_settings(encode.settings, 8, 6.0, 8.0),
     )
     assert "in 6.0 s" in tiny[1].tokenizer.decode(inputs.input_ids)

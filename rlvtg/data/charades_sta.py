@@ -2,7 +2,9 @@
 
 {video id: {"duration": s, "timestamps": [[s, e], ...], "sentences": [...], "completions": [...] or absent}}
 The lists run in parallel. The out-of-distribution splits of Charades call the duration "video_duration"; their
-"framestamps", the same spans counted in frames, are not read.
+"framestamps", the same spans counted in frames, are not read. Invert4TVG (nian1125/Invert4TVG@1048456) adds lists of
+each sentence's "verb" ("" for none) and of the sentences without it, "Missing". Its entries with "action": 1 are copies
+of others under another name, for its inverse task; they are not read, since a recipe makes such rows from all others.
 """
 
 from typing import Any
@@ -22,11 +24,16 @@ def read(source: Source) -> list[Sample]:
     for video, value in mapping(load_json(source.annotations), source.annotations).items():
         where = f"{source.annotations}, video {video!r}"
         row = mapping(value, where)
+        if row.get("action") == 1:
+            continue
         duration = number(row, "video_duration" if "video_duration" in row else "duration", where)
         sentences = texts(row, "sentences", where)
         timestamps = sequence(row, "timestamps", where)
         completions: list[Any] = texts(row, "completions", where) if "completions" in row else [None] * len(sentences)
-        for field, values in (("timestamps", timestamps), ("completions", completions)):
+        verbs = texts(row, "verb", where) if "verb" in row else [""] * len(sentences)
+        masked = texts(row, "Missing", where) if "Missing" in row else [""] * len(sentences)
+        lists = {"timestamps": timestamps, "completions": completions, "verb": verbs, "Missing": masked}
+        for field, values in lists.items():
             if len(values) != len(sentences):
                 raise DataError(f"{where}: {len(values)} {field} for {len(sentences)} sentences; there must be as many")
         file = video_file(source.videos, video)
@@ -39,6 +46,8 @@ def read(source: Source) -> list[Sample]:
                     query=sentence,
                     spans=(span(times, f"timestamps[{k}]", where),),
                     completion=completion,
+                    verb=verbs[k] or None,
+                    masked_query=(verbs[k] and masked[k]) or None,
                 )
             )
     return samples

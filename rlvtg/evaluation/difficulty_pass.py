@@ -28,7 +28,7 @@ from rlvtg.evaluation.predict import predict
 from rlvtg.evaluation.predictions import Prediction
 from rlvtg.evaluation.protocol import answer_iou, protocol
 from rlvtg.model.inputs import Encoder
-from rlvtg.recipe import Difficulty, GrpoStage, Recipe
+from rlvtg.recipe import Difficulty, GrpoStage, Recipe, tasks_of
 from rlvtg.text.span_set import is_usable, set_iou
 
 DIFFICULTY, SELECTED = "difficulty.jsonl", "selected.jsonl"
@@ -107,6 +107,7 @@ def difficulty_pass(
     answers = difficulty.num_generations
     source = made_from(recipe, model, rows, model.name_or_path) | {
         "data": recipe.data[recipe.stages[name].data].annotations,
+        "prompt": tasks_of(recipe, recipe.stages[name])[None].prompt,
         "decoding": "greedy" if answers == 1 else "sampled",
         "num_generations": answers,
         "temperature": None if answers == 1 else difficulty.temperature,

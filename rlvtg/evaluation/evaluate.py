@@ -26,7 +26,7 @@ from rlvtg.evaluation.predictions import Prediction, check_prediction, reread, w
 from rlvtg.evaluation.protocol import chosen, described
 from rlvtg.evaluation.zoom import MARGIN, predict_zoomed
 from rlvtg.model.inputs import Encoder
-from rlvtg.recipe import Recipe, RecipeError
+from rlvtg.recipe import Recipe, RecipeError, evaluation_prompt
 from rlvtg.text.grammar import grammar
 
 MADE_FROM, PREDICTIONS, METRICS = "made_from.json", "predictions.jsonl", "metrics.json"
@@ -84,7 +84,7 @@ def evaluate(
             encoder,
             batches,
             passes=settings.zoom,
-            prompt=recipe.prompt,
+            prompt=evaluation_prompt(recipe),
             system=recipe.system,
             grammar_name=recipe.grammar,
             max_new_tokens=settings.max_new_tokens,
@@ -191,7 +191,7 @@ def made_from(recipe: Recipe, model: PreTrainedModel, rows: Rows, name: str) -> 
         "dtype": str(next(model.parameters()).dtype).removeprefix("torch."),
         "data": recipe.data[recipe.evaluation.data].annotations,
         "rows": hashlib.blake2b(json.dumps(columns).encode(), digest_size=16).hexdigest(),
-        "prompt": recipe.prompt,
+        "prompt": evaluation_prompt(recipe),
         "system": recipe.system,
         "grammar": recipe.grammar,
         **{name: getattr(recipe.video, name) for name in _VIDEO},

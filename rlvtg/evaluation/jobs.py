@@ -10,7 +10,7 @@ from typing import Any
 from rlvtg.data.row import rows
 from rlvtg.data_check import PROBES, make_demo, usable_samples
 from rlvtg.evaluation.protocol import chosen
-from rlvtg.recipe import Recipe, RecipeError, load, read_file
+from rlvtg.recipe import Recipe, RecipeError, evaluation_prompt, load, read_file
 from rlvtg.text.grammar import grammar
 from rlvtg.video.scan import read_probes, write_probes
 
@@ -89,7 +89,7 @@ def _rows(recipe: Recipe, keys: Sequence[str], folder: Path) -> dict[str, list[d
         for key in keys:
             listed = folder / f"bad_rows.{key}.jsonl"
             samples = usable_samples(recipe, key, probes, listed, decode=recipe.decode_ahead)
-            tests[key] = rows(samples, recipe.prompt, recipe.system)
+            tests[key] = rows(samples, evaluation_prompt(recipe), recipe.system)
     finally:
         write_probes(folder / PROBES, probes)
     return tests
@@ -107,7 +107,12 @@ def trained_on(model: str) -> str:
     if stage not in stages:
         return ""
     before = list(stages)[: list(stages).index(stage) + 1]
-    files = [str(data[stages[name]["data"]]["annotations"]) for name in before]
+    keys = [
+        task.get("data") or stages[name]["data"]
+        for name in before
+        for task in (stages[name].get("tasks") or {"": {}}).values()
+    ]
+    files = [str(data[key]["annotations"]) for key in keys]
     return " + ".join(dict.fromkeys(files))
 
 

@@ -182,7 +182,7 @@ def _edges(encoder: Encoder, row: Mapping[str, Any]) -> list[float]:
 def _part_row(row: Mapping[str, Any], part: Span, prompt: str, system: str | None) -> dict[str, Any]:
     """The row about a part of its video alone."""
     offset, duration = row.get("video_start") or 0.0, part[1] - part[0]
-    whole, shorter = (messages(row["query"], seconds, prompt, system) for seconds in (row["duration"], duration))
+    whole, shorter = (messages({**row, "duration": seconds}, prompt, system) for seconds in (row["duration"], duration))
     states_duration = whole != shorter
     if states_duration and whole != row["prompt"]:
         raise DataError(

@@ -18,6 +18,7 @@ from transformers import (
 
 from rlvtg.model.family import family
 from rlvtg.model.pads import forbid_vision_tokens
+from rlvtg.model.patch_embedding import multiply_patches
 from rlvtg.model.prefix_attention import share_prefix
 from rlvtg.model.vision import share_vision
 from rlvtg.model.vision_attention import batch_chunks
@@ -84,11 +85,12 @@ def plain_model(path: str) -> str:
 def prepare(model: PreTrainedModel) -> None:
     """Share vision features and prefixes between rows and forbid vision tokens; safe to repeat.
 
-    See `vision.py`, `vision_attention.py`, `prefix_attention.py` and `pads.py`.
+    See `vision.py`, `vision_attention.py`, `patch_embedding.py`, `prefix_attention.py` and `pads.py`.
     """
     family(model.config)
     share_vision(model)
     batch_chunks(model)
+    multiply_patches(model)
     share_prefix(model)
     forbid_vision_tokens(model)
 

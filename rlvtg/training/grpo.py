@@ -5,6 +5,7 @@ of its video; the encoder turns it into the same inputs for rollout and for old,
 log-probabilities. The parent's methods are wrapped, never rewritten.
 """
 
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -29,7 +30,7 @@ from rlvtg.training.early_stop import SPREAD, StoppingTrainer
 from rlvtg.training.experts import expert_tokens
 from rlvtg.training.groups import GroupTrainer
 from rlvtg.training.prefix import at_least, packed, slices, unpacked
-from rlvtg.training.sampler import GroupSampler, Order, shuffled, videos_together
+from rlvtg.training.sampler import GroupSampler, Order, order_of, shuffled
 from rlvtg.training.setup import generating, keep_features, lora_config, trainable_model, training_arguments
 
 TOLERANCE = 1e-4
@@ -196,6 +197,13 @@ class VideoGRPOTrainer(StoppingTrainer, GroupTrainer):
             if isinstance(logged, list):
                 self._logs[name].extend(logged)
 
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        metrics = self._metrics["train" if self.model.training else "eval"]
+        # a reward that applied to no row has nothing to log; TRL would log None, which TensorBoard refuses
+        for name in [name for name, values in metrics.items() if all(map(math.isnan, values))]:
+            del metrics[name]
+        super().log(logs, start_time)
+
     def _prepare_inputs(self, generation_batch: Any) -> dict[str, Any]:
         before = self._buffered_inputs
         inputs = super()._prepare_inputs(generation_batch)
@@ -351,11 +359,8 @@ def grpo_trainer(
         path: the model to start from, a folder or a hub id; with `beta` above 0 it is the reference too.
         encoder: the run's encoder.
         folder: where checkpoints, logs and completions go.
-        order: the rows of an epoch; None is all of them, shuffled, with `queries_per_video` about one video together.
+        order: the rows of an epoch; None is what the stage says of tasks and `queries_per_video`.
     """
-    if order is None:
-        videos = [(row["video"], row["video_start"], row["video_end"]) for row in rows]
-        order = videos_together(videos, stage.queries_per_video)
     arguments = GRPOConfig(
         **training_arguments(recipe, stage, folder),
         num_generations=stage.num_generations,
@@ -394,7 +399,7 @@ def grpo_trainer(
         advantage_eps=stage.advantage_eps,
         zero_variance=stage.zero_variance,
         max_resamples=stage.max_resamples,
-        order=order,
+        order=order_of(stage, rows) if order is None else order,
         peft_config=lora_config(stage, model),
     )
     if encoder.features is not None:

@@ -4,11 +4,14 @@ The order of epoch k follows from the seed and k alone. TRL's own `RepeatSampler
 epoch, so that a run resumed in its third epoch would go through the first one's order again.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from torch.utils.data import Sampler
+
+from rlvtg.data.mix import mixed
+from rlvtg.recipe import GrpoStage
 
 Order = Callable[[int, np.random.Generator], Sequence[int]]
 """The rows of one epoch in order, given the epoch's number and a generator of its own; as many in every epoch."""
@@ -38,6 +41,15 @@ def videos_together(videos: Sequence[Any], most: int) -> Order:
         return [row for index in generator.permutation(len(runs)) for row in runs[index]]
 
     return order
+
+
+def order_of(stage: GrpoStage, rows: Sequence[Mapping[str, Any]]) -> Order:
+    """The order in which a stage goes through its rows."""
+    shares = {key: task.share for key, task in stage.tasks.items() if task.share is not None}
+    if shares:
+        return mixed([row["task"] for row in rows], shares)
+    videos = [(row["video"], row["video_start"], row["video_end"]) for row in rows]
+    return videos_together(videos, stage.queries_per_video)
 
 
 class GroupSampler(Sampler[int]):

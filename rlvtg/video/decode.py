@@ -13,7 +13,8 @@ from rlvtg.recipe import Video
 from rlvtg.video.backend import pictures
 from rlvtg.video.index import NO_FRAMES, WINDOW, Index, read_index
 from rlvtg.video.index import VideoError as VideoError
-from rlvtg.video.sampling import frame_indices, frame_size
+from rlvtg.video.sampling import FRAMES_PER_PATCH, frame_indices, frame_size
+from rlvtg.video.segment import segment_frames
 
 # How far, in seconds, a window may run over the end of the video: annotated durations are rounded.
 END_SLACK = 0.5
@@ -47,8 +48,9 @@ def read_clip(
     """The sampled frames of the video at `path`, resized so that both sides are multiples of `factor`.
 
     `start` and `end` are seconds from the first frame: only frames with start <= time < end are used, timestamps are
-    relative to `start` and the duration is that of the window, which ends no later than the video. A window that starts
-    after 0 and ends more than 0.5 s after the video is an error.
+    relative to `start` and the duration is that of the window, which ends no later than the video. A window with one
+    frame shows its neighbour too, since frames go in pairs; where that is the one before it, the clock starts there. A
+    window that starts after 0 and ends more than 0.5 s after the video is an error.
 
     This decodes in the calling process, which a broken file may hang or take down; `rlvtg.video.worker` does not.
 
@@ -90,6 +92,9 @@ def _choose(
     inside = np.flatnonzero((times >= first - 1e-6) & (times < last - 1e-6))
     if len(inside) == 0:
         raise VideoError(path, f"no frame starts in the window from {start} to {end} s", WINDOW)
+    if len(inside) < FRAMES_PER_PATCH:
+        inside = np.arange(*segment_frames(times, float(whole), first, last))
+        first = min(first, float(times[inside[0]]))
     duration = float(whole) if start is None and end is None else last - first
     # The rational quotient is exactly 30 for a 30 fps file, where a float quotient may land just below and lose two
     # frames.
