@@ -31,6 +31,7 @@ from typing import Any
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from transformers import PreTrainedModel
+from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from rlvtg.data.row import first_of_each_task
 from rlvtg.data.selected import Choice
@@ -50,6 +51,7 @@ from rlvtg.model.inputs import Encoder
 from rlvtg.model.load import load_config, load_model, load_processor
 from rlvtg.model.vision import share_vision
 from rlvtg.prepare import Prepared, Rows, follow
+from rlvtg.processes import join
 from rlvtg.recipe import GrpoStage, Recipe, SftStage, is_made, validation_prompt
 from rlvtg.training.curriculum import by_difficulty
 from rlvtg.training.early_stop import StoppingTrainer
@@ -74,7 +76,7 @@ def run(recipe: Recipe, prepared: Prepared | None) -> int:
         DiskError: something could not be written; it says how to go on.
     """
     started = time.monotonic()
-    state = PartialState(cpu=recipe.use_cpu)
+    state = join(recipe)
     if recipe.tiny is not None and is_made(recipe, recipe.model) and state.is_main_process:
         tiny_model.make(recipe.model, seed=recipe.tiny.seed)
     prepared = _share(recipe, prepared)
@@ -131,7 +133,8 @@ def _share(recipe: Recipe, prepared: Prepared | None) -> Prepared:
 
 
 def _loaded(recipe: Recipe, path: str, encoder: Encoder, state: PartialState) -> PreTrainedModel:
-    """The model at `path`, to be asked and not to be trained."""
+    """The model at `path`, to be asked and not to be trained: whole in every process, also after a ZeRO-3 stage."""
+    unset_hf_deepspeed_config()  # which a stage that has ended may have left behind, and which splits what is loaded
     model = load_model(path, dtype=dtype(recipe), attn_implementation=recipe.attn_implementation).to(state.device)
     share_vision(model, encoder.features)
     return model

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
 
-from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 
 from rlvtg.disk import write_whole
@@ -17,6 +16,7 @@ from rlvtg.model.features import feature_cache
 from rlvtg.model.inputs import Encoder
 from rlvtg.model.load import load_checkpoint, load_config, load_processor, plain_model
 from rlvtg.model.vision import share_vision
+from rlvtg.processes import join
 from rlvtg.video.store import clip_store
 
 
@@ -25,7 +25,7 @@ def evaluate_all(jobs: Sequence[Job]) -> int:
 
     Raises RecipeError for a model that cannot be loaded, and for an evaluation whose folder holds another one.
     """
-    state = PartialState(cpu=jobs[0].recipe.use_cpu)
+    state = join(jobs[0].recipe)
     shared = [list(jobs)]
     broadcast_object_list(shared)  # the first process has the rows
     cells: list[Cell] = []

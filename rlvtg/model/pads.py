@@ -6,8 +6,11 @@ are taken out of the model's output layer: a constant bias makes their probabili
 the log-probabilities alike. The bias is not saved with the model and is not trained.
 """
 
+from typing import Any
+
 import torch
 from transformers import PreTrainedModel
+from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 
 from rlvtg.model.family import family
 
@@ -30,3 +33,13 @@ def forbid_vision_tokens(model: PreTrainedModel) -> None:
     bias[list(family(model.config).vision_token_ids)] = NEVER
     del head._parameters["bias"]
     head.register_buffer("bias", bias, persistent=False)
+
+    def declare_whole(backbone: torch.nn.Module, args: tuple[Any, ...]) -> None:
+        # TRL's output layer asks weight and bias alike for the state that ZeRO-3 gives to what it has split
+        if is_deepspeed_zero3_enabled():
+            from deepspeed.runtime.zero.partition_parameters import ZeroParamStatus
+
+            head.bias.ds_status = ZeroParamStatus.AVAILABLE
+
+    # every time: a change of dtype or device puts another tensor in the buffer's place
+    model.base_model.register_forward_pre_hook(declare_whole)

@@ -83,6 +83,8 @@ def rollout(
         position_ids=positions.repeat_interleave(num_generations, dim=1),
         past_key_values=cache,
         generation_config=config,
+        # the weights are whole (`generating`), and a process that has more prompts must not wait for the others' steps
+        synced_gpus=False,
     )
     model.train(was_training)
     stops = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]

@@ -21,7 +21,7 @@ from trl.trainer.utils import nanstd
 from rlvtg.model.inputs import Encoder, Inputs, batch
 from rlvtg.model.load import prepare
 from rlvtg.model.prefix_attention import obstacle
-from rlvtg.recipe import GrpoStage, Recipe
+from rlvtg.recipe import GrpoStage, Recipe, RecipeError
 from rlvtg.reward import NOT_PASSED, Reward
 from rlvtg.rollout.hf import rollout
 from rlvtg.text.grammar import grammar
@@ -98,6 +98,13 @@ class VideoGRPOTrainer(StoppingTrainer, GroupTrainer):
                 rollout_func=self._rollout,
                 expert_grammar=grammar_name,
                 **kwargs,
+            )
+        if max_tokens_per_forward is not None and self.accelerator.num_processes > 1 and _is_reentrant(args):
+            raise RecipeError(
+                f"max_tokens_per_forward: got {max_tokens_per_forward} with reentrant gradient checkpointing on "
+                f"{self.accelerator.num_processes} devices, where a weight would give its gradient once for every "
+                "call; want null, or gradient_checkpointing false, or gradient_checkpointing_kwargs.use_reentrant "
+                "false (TRL makes it true for LoRA with ZeRO-3)"
             )
         if self.ref_model is not None:
             prepare(self.accelerator.unwrap_model(self.ref_model))
@@ -303,6 +310,10 @@ class VideoGRPOTrainer(StoppingTrainer, GroupTrainer):
                 f"log-probabilities with a shared prompt differ by {difference:.2g} from those without, tolerance "
                 f"{tolerance:g}; nothing is trained; set share_prefix to false and report this"
             )
+
+
+def _is_reentrant(args: GRPOConfig) -> bool:
+    return args.gradient_checkpointing and bool((args.gradient_checkpointing_kwargs or {}).get("use_reentrant"))
 
 
 def _readable(content: str | Sequence[Mapping[str, Any]]) -> str:
