@@ -19,6 +19,7 @@ from rlvtg.text.grammar import grammar
 from rlvtg.text.span import snapped
 from rlvtg.training.advantage import batch_advantages
 from rlvtg.training.curriculum import by_difficulty
+from rlvtg.training.early_stop import Flat, watched
 from tests.test_paper_timelens import CASES
 from tests.test_paper_timelens2 import CASES as CASES_2
 from tests.test_recipe import make_sources
@@ -152,6 +153,25 @@ def test_timelens_rewards_against_spans_that_are_widened_to_those_seconds(timele
     widened = snapped((2.3, 4.6), [0.0, 1.0, 2.0, 3.0, 4.0, 5.0])
     assert widened == (2.0, 5.0)
     assert total(timelens, "The event happens in 2.0 - 5.0 seconds.", [list(widened)]) == 1.0
+
+
+def steps_until_flat(stage: GrpoStage, rewards: Sequence[float], spreads: Sequence[float]) -> int | None:
+    """The step after which the recipe's plateau is reached."""
+    flat = Flat()
+    assert stage.plateau is not None
+    for step, (reward, spread) in enumerate(zip(rewards, spreads, strict=True), start=1):
+        flat = watched(flat, step, reward, spread, stage.plateau)
+        if flat.times >= stage.plateau.patience:
+            return step
+    return None
+
+
+def test_timelens_stops_when_neither_the_iou_nor_its_deviation_moves_any_more(timelens: Recipe) -> None:
+    flat, rising = [0.4] * 310, [0.3 + 0.001 * step for step in range(310)]
+    assert steps_until_flat(rl(timelens), flat, flat) == 75  # the third of three windows
+    assert steps_until_flat(rl(timelens), rising, flat) is None
+    assert steps_until_flat(rl(timelens), flat, rising) is None
+    assert steps_until_flat(rl(timelens), rising[:200] + [rising[200]] * 110, flat) == 275
 
 
 # TimeLens2
