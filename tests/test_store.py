@@ -95,6 +95,16 @@ def test_the_least_recently_used_clips_leave_when_the_bytes_are_spent(tmp_path: 
     assert store.read("ee") is None and store.read("dd") is not None  # larger than the budget: nothing gives way
 
 
+def test_the_folder_is_looked_at_when_it_may_be_full_and_not_for_every_clip(tmp_path: Path, monkeypatch) -> None:
+    walked = []
+    walk = os.walk
+    monkeypatch.setattr(os, "walk", lambda *args: walked.append(1) or walk(*args))
+    store = ClipStore(tmp_path, 100 * (ENTRY + 1000))
+    for number in range(60):
+        store.write(f"{number:04}", clip(number))
+    assert 1 < len(walked) <= 13
+
+
 @pytest.mark.parametrize("harm", [lambda data: data[: len(data) // 2], lambda data: b"", lambda data: b"x" * 300])
 def test_a_damaged_entry_is_decoded_anew(tmp_path: Path, harm) -> None:
     video = write_grey(tmp_path / "a.mp4", 50)

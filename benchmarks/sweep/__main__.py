@@ -25,7 +25,7 @@ from benchmarks.sweep.measured import is_finished, measured
 from benchmarks.sweep.page import page
 from benchmarks.sweep.place import FOLDER, recipe_file, run_folder
 from benchmarks.sweep.plan import SEEDS, STARTS, runs
-from rlvtg.evaluation.predictions import write_whole
+from rlvtg.disk import write_whole
 from rlvtg.recipe import SHIPPED, RecipeError, load
 
 ROOT = SHIPPED.parent

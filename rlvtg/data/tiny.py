@@ -25,6 +25,7 @@ from tqdm import tqdm
 
 from rlvtg.data import jsonl
 from rlvtg.data.sample import DataError, Sample
+from rlvtg.disk import write_whole
 
 COLORS = {"blue": (40, 60, 230), "yellow": (240, 220, 40)}
 SIDE = 112  # pixels
@@ -67,8 +68,7 @@ def make(folder: str | os.PathLike[str], sizes: dict[str, int], seed: int = 0, a
             "choose another tiny.folder, or remove that one"
         )
     folder.mkdir(parents=True, exist_ok=True)
-    if not receipt.exists():
-        _write_whole(receipt, json.dumps(made_from) + "\n")
+    write_whole(receipt, json.dumps(made_from) + "\n")
     asked = "events" if appearances == 1 else "several"
     for split, size in sizes.items():
         annotations = folder / f"{split}.json"
@@ -92,7 +92,7 @@ def make(folder: str | os.PathLike[str], sizes: dict[str, int], seed: int = 0, a
             }
             for name, told in stories.items()
         }
-        _write_whole(annotations, json.dumps(rows, indent=0))
+        write_whole(annotations, json.dumps(rows, indent=0))
 
 
 def story(rng: random.Random, appearances: int = 1) -> dict[str, Any]:
@@ -258,13 +258,6 @@ def _bounced(position: float, low: float, high: float) -> float:
     """A point that moves on a line and turns back at `low` and `high`."""
     offset = (position - low) % (2 * (high - low))
     return low + min(offset, 2 * (high - low) - offset)
-
-
-def _write_whole(path: Path, text: str) -> None:
-    """A reader beside us finds the whole file or none."""
-    partial = path.with_suffix(f".{os.getpid()}.partial")
-    partial.write_text(text)
-    partial.replace(path)
 
 
 def _write(job: tuple[str, dict[str, Any]]) -> None:

@@ -8,6 +8,7 @@ at all, whichever process is killed when; no process locks another out.
 import functools
 import hashlib
 import json
+import math
 import os
 import time
 import zipfile
@@ -40,13 +41,15 @@ def clip_store(recipe: Recipe) -> "ClipStore | None":
 class ClipStore:
     """At most `max_bytes` of clips below `folder`; the least recently used go first.
 
-    Several processes may share a folder. Each looks at the whole folder when it has written a clip, so together they
-    may overshoot the budget by the clips that are being written at one moment.
+    Several processes may share a folder. Each looks at the whole folder when it may be full and whenever it has itself
+    written a twentieth of the budget, so together they may overshoot it by as much for each process.
     """
 
     def __init__(self, folder: str | os.PathLike[str], max_bytes: int) -> None:
         self.folder = Path(folder).expanduser()
         self.max_bytes = max_bytes
+        self._seen = math.inf  # bytes below the folder when this process last looked
+        self._written = 0  # bytes that it has written since
 
     def name(self, path: str | os.PathLike[str], start: float | None, end: float | None, **settings: object) -> str:
         """The name of a clip: a digest of the video's bytes, its window in seconds and the settings.
@@ -90,10 +93,12 @@ class ClipStore:
         try:
             with open(part, "wb") as file:
                 np.savez(file, frames=clip.frames, timestamps=clip.timestamps, duration=np.float64(clip.duration))
+            self._written += part.stat().st_size
             os.replace(part, path)
         finally:
             part.unlink(missing_ok=True)
-        self._forget()
+        if self._seen + self._written > self.max_bytes or self._written > self.max_bytes / 20:
+            self._forget()
 
     def bytes(self) -> int:
         """What the clips take on disk."""
@@ -123,6 +128,7 @@ class ClipStore:
             if abandoned or (total > self.max_bytes and path.endswith(".npz")):
                 Path(path).unlink(missing_ok=True)
                 total -= size
+        self._seen, self._written = total, 0
 
 
 @functools.cache
