@@ -177,6 +177,7 @@ def run(name: str, seed: int, ious: Sequence[float], **changes: Any) -> dict[str
         "n": len(ious),
         "R1@0.5": float(np.mean(np.array(ious) >= 0.5)),
         "parse_failure_rate": 0.25,
+        "constant": 0.3,
         "rewards": {"verb_completion": [0.25, 0.75]} if name == "inverse_on" else {},
         "ids": [f"{seed}_{k}" for k in range(len(ious))],
         "videos": [f"{seed}_{k // 2}" for k in range(len(ious))],
@@ -211,13 +212,13 @@ THREE = [
 def test_a_row_has_the_mean_each_seed_and_the_paired_difference() -> None:
     plain, raw = rows(page(results(THREE)))
     assert plain[0] == "annotated answer in the group (TempSamp-R1, arXiv 2509.18056)"
-    assert plain[1:5] == ["`plain`", "0.250", "0.500", "0.500 0.500 0.500"]
-    assert plain[5:] == ["–", "–", "–", "–", "0.750", "0.250", "100"]
-    assert raw[:7] == ["", "`raw`", "0.250", "0.600", "0.550 0.600 0.650", "+0.100", "+0.050 +0.100 +0.150"]
+    assert plain[1:6] == ["`plain`", "0.300", "0.250", "0.500", "0.500 0.500 0.500"]
+    assert plain[6:] == ["–", "–", "–", "–", "0.750", "0.250", "100"]
+    assert raw[:8] == ["", "`raw`", "0.300", "0.250", "0.600", "0.550 0.600 0.650", "+0.100", "+0.050 +0.100 +0.150"]
     # 0.1 -+ 4.303 * 0.05 / sqrt(3)
-    assert raw[8] == "-0.024 to +0.224" and raw[9:] == ["0.750", "0.250", "100"]
+    assert raw[9] == "-0.024 to +0.224" and raw[10:] == ["0.750", "0.250", "100"]
     # each seed's test set is of two videos, one with gain on both queries, one with gain and loss
-    assert raw[7] == "+0.017 to +0.183"
+    assert raw[8] == "+0.017 to +0.183"
 
 
 def test_the_page_says_what_it_stands_on() -> None:
@@ -233,7 +234,7 @@ def test_the_page_says_what_it_stands_on() -> None:
 
 def test_one_seed_has_no_interval_over_seeds_and_unfinished_arms_are_left_out() -> None:
     table = rows(page(results([one for one in THREE if one["seed"] == 1], seeds=[1])))
-    assert [cells[1] for cells in table] == ["`plain`", "`raw`"] and table[1][8] == "–"
+    assert [cells[1] for cells in table] == ["`plain`", "`raw`"] and table[1][9] == "–"
     partly = [one for one in THREE if (one["run"], one["seed"]) != ("raw", 2)]
     with pytest.raises(ValueError, match="nothing to compare"):
         page(results(partly))
@@ -243,7 +244,8 @@ def test_a_comparison_of_all_spans_goes_by_their_iou() -> None:
     made = [run(name, 1, [0.5, 1.0]) for name in ("cold_several", "one_segment")]
     made.append(run("all_segments", 1, [1.0, 1.0]))
     every, first = (rows(page(results(made, seeds=[1])))[k : k + 2] for k in (0, 2))
-    assert (every[1][3], every[1][5], first[1][3], first[1][5]) == ("0.500", "+0.125", "1.000", "+0.250")
+    assert (every[1][4], every[1][6], first[1][4], first[1][6]) == ("0.500", "+0.125", "1.000", "+0.250")
+    assert (every[1][2], first[1][2]) == ("–", "0.300")
 
 
 def test_what_the_inverse_tasks_earned_is_told() -> None:

@@ -21,11 +21,12 @@ def measured(folder: Path) -> dict[str, Any]:
     """The metrics of the run's one stage, `videos`, `ids` and IoUs of its queries in order, and its rewards.
 
     `iou` is of the first span, `set_iou` of all spans together with all annotated ones, as the reward `multi_span_tiou`
-    has it. `rewards` are the first and the last logged mean of each reward of a GRPO stage.
+    has it. `constant` is the mIoU of the best constant answer, which looks at no video. `rewards` are the first and the last logged mean of each reward of a GRPO stage.
     """
     [place] = (path.parent for path in folder.glob("evaluation/*/metrics.json"))
     metrics = json.loads((place / "metrics.json").read_text(encoding="utf-8"))
     history = json.loads((folder / place.name / "log_history.json").read_text(encoding="utf-8"))
+    together = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     predictions = read_predictions(place / "predictions.jsonl")
     rewards: dict[str, list[float]] = {}
     for entry in history["log"]:
@@ -34,6 +35,7 @@ def measured(folder: Path) -> dict[str, Any]:
                 rewards.setdefault(key.split("/")[1], []).append(round(value, 4))
     return {
         **{key: metrics[key] for key in KEPT},
+        "constant": next((row["mIoU"] for name, row in together.items() if name.startswith("always ")), None),
         "steps": history["log"][-1]["step"],
         "rewards": {name: [values[0], values[-1]] for name, values in rewards.items()},
         "ids": [prediction["id"] for prediction in predictions],

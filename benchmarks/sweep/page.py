@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.sweep.plan import COMPARISONS, STARTS, Comparison
+from benchmarks.sweep.plan import COMPARISONS, FIRST, STARTS, Comparison
 from rlvtg.recipe import INVERSE_TASKS
 
 RESAMPLES = 2000
@@ -36,9 +36,9 @@ def page(results: Mapping[str, Any]) -> str:
 
 
 HEAD = (
-    "| what differs | arm | start | mIoU | each seed | difference | each seed "
+    "| what differs | arm | constant | start | mIoU | each seed | difference | each seed "
     "| 95 %, other videos | 95 %, other seeds | R1@0.5 | unread | CPU s |",
-    "|---|---|---|---|---|---|---|---|---|---|---|---|",
+    "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
 )
 
 
@@ -60,6 +60,7 @@ def _lines(comparison: Comparison, known: Mapping[tuple[str, int], Run], seeds: 
         cells = [
             f"{comparison.title} ({comparison.source})" if arm == comparison.baseline else "",
             f"`{arm}`",
+            _constant(runs) if comparison.score == FIRST else NONE,
             f"{start:.3f}",
             f"{fmean(reached):.3f}",
             " ".join(f"{value:.3f}" for value in reached),
@@ -70,6 +71,11 @@ def _lines(comparison: Comparison, known: Mapping[tuple[str, int], Run], seeds: 
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return lines
+
+
+def _constant(runs: Sequence[Run]) -> str:
+    known = [run["constant"] for run in runs if run["constant"] is not None]
+    return f"{fmean(known):.3f}" if known else NONE
 
 
 def _mean(run: Run, score: str) -> float:
@@ -158,8 +164,9 @@ seed: {queries}, answered greedily; CPU hours in all: {hours:.1f}.{overrides}
 """
 
 READING = f"""\
-- **start** is the mIoU of the cold start, **mIoU** the mean over seeds: of the first span, or of all spans together
-  where the row says so. **unread** is the share of answers in which no span could be read. R1@0.5 is of the first span.
+- **constant** is the mIoU of the best answer that looks at no video, **start** that of the cold start, **mIoU** that of
+  the arm, each a mean over seeds: of the first span, or of all spans together where the row says so. Arms whose start
+  is no better than the constant say little. **unread** is the share of answers in which no span could be read. R1@0.5 is of the first span.
 - **difference**: to the first row of the comparison, query by query on the same videos of a seed.
 - **95 %, other videos**: a bootstrap that draws the test videos of each seed anew and holds the trained models fixed.
   It says how far these models differ, and nothing of what training again would give.
