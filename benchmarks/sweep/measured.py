@@ -21,7 +21,8 @@ def measured(folder: Path) -> dict[str, Any]:
     """The metrics of the run's one stage, `videos`, `ids` and IoUs of its queries in order, and its rewards.
 
     `iou` is of the first span, `set_iou` of all spans together with all annotated ones, as the reward `multi_span_tiou`
-    has it. `constant` is the mIoU of the best constant answer, which looks at no video. `rewards` are the first and the last logged mean of each reward of a GRPO stage.
+    has it. `constant` is the mIoU of the best constant answer, which looks at no video. `rewards` are the
+    first and the last logged mean of each reward of a GRPO stage.
     """
     [place] = (path.parent for path in folder.glob("evaluation/*/metrics.json"))
     metrics = json.loads((place / "metrics.json").read_text(encoding="utf-8"))

@@ -166,7 +166,8 @@ seed: {queries}, answered greedily; CPU hours in all: {hours:.1f}.{overrides}
 READING = f"""\
 - **constant** is the mIoU of the best answer that looks at no video, **start** that of the cold start, **mIoU** that of
   the arm, each a mean over seeds: of the first span, or of all spans together where the row says so. Arms whose start
-  is no better than the constant say little. **unread** is the share of answers in which no span could be read. R1@0.5 is of the first span.
+  is no better than the constant say little. **unread** is the share of answers in which no span could be read.
+  R1@0.5 is of the first span.
 - **difference**: to the first row of the comparison, query by query on the same videos of a seed.
 - **95 %, other videos**: a bootstrap that draws the test videos of each seed anew and holds the trained models fixed.
   It says how far these models differ, and nothing of what training again would give.
