@@ -512,8 +512,8 @@ def test_the_inverse_tasks_are_those_that_there_are() -> None:
 @pytest.mark.parametrize(
     "argv, wanted",
     [
-        ([], "usage: recipe=NAME [scale=NAME] [key=value ...], with one of the recipes small, "),
-        (["recipe=smal"], "recipe: got 'smal', nearest: small (allowed: small, "),
+        ([], "usage: recipe=NAME [scale=NAME] [key=value ...], with one of the recipes "),
+        (["recipe=smal"], "recipe: got 'smal', nearest: small (allowed: "),
         (["recipe=none.yaml"], "recipe: no file none.yaml (looked in "),
         (["recipe=small", "scale=tini"], "scale: got 'tini', nearest: tiny (allowed: tiny)"),
         (["recipe=small", "seed"], "got 'seed', want key=value"),

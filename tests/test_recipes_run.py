@@ -50,7 +50,9 @@ def test_a_header_says_paper_code_command_what_to_expect_and_what_differs(name: 
 @pytest.mark.parametrize("name", PAPERS)
 def test_every_number_of_the_objective_is_stated(name: str) -> None:
     for stage in stated(name)["stages"].values():
-        missing = OBJECTIVE - set(stage) if stage["kind"] == "grpo" else {"learning_rate", "num_train_epochs"} - set(stage)
+        missing = (
+            OBJECTIVE - set(stage) if stage["kind"] == "grpo" else {"learning_rate", "num_train_epochs"} - set(stage)
+        )
         assert not missing
 
 
