@@ -17,6 +17,7 @@ from rlvtg.recipe import (
     INVERSE_TASKS,
     MERGER,
     GrpoStage,
+    Plateau,
     Recipe,
     RecipeError,
     SftStage,
@@ -609,6 +610,24 @@ def test_a_cycle_through_two_files_is_named(here: Path) -> None:
             "stages.rl.queries_per_video: got 3, but a micro-batch holds 1 prompts "
             "(per_device_train_batch_size / num_generations)",
         ),
+        (
+            "stages.rl.early_stopping={data: validaton, eval_steps: 5}",
+            "stages.rl.early_stopping.data: got 'validaton', ",
+        ),
+        ("stages.rl.early_stopping={eval_steps: 5}", "stages.rl.early_stopping.data: missing; "),
+        (
+            "stages.rl.early_stopping={data: rl, eval_steps: 0}",
+            "stages.rl.early_stopping.eval_steps: got 0, allowed: 1 or more",
+        ),
+        (
+            "stages.rl.early_stopping={data: rl, eval_steps: 5, patience: 0}",
+            "stages.rl.early_stopping.patience: got 0, allowed: 1 or more",
+        ),
+        ("stages.rl.plateau={window: 0}", "stages.rl.plateau.window: got 0, allowed: 1 or more"),
+        (
+            "stages.rl.plateau={window: 5, min_delta: -1}",
+            "stages.rl.plateau.min_delta: got -1, allowed: 0 or more",
+        ),
         ("stages.rl.max_tokens_per_forward=0", "stages.rl.max_tokens_per_forward: got 0, allowed: 1 or more"),
         (
             "stages.rl={share_prefix: false, max_tokens_per_forward: 9}",
@@ -666,6 +685,13 @@ def test_a_cycle_through_two_files_is_named(here: Path) -> None:
 )
 def test_what_cannot_work_is_refused_with_its_reason(override: str, wanted: str, here: Path) -> None:
     assert error(override).startswith(wanted)
+
+
+def test_a_plateau_is_seen_in_whole_log_entries(here: Path) -> None:
+    words = ["recipe=small", "stages.rl.plateau.window=6"]
+    assert load([*words, "logging_steps=3"]).stages["rl"].plateau == Plateau(6)
+    with pytest.raises(RecipeError, match=r"^stages.rl.plateau.window: got 6 with logging_steps 4, want a multiple"):
+        load([*words, "logging_steps=4"])
 
 
 def test_missing_annotations_and_videos_are_named_with_the_folder_searched(here: Path) -> None:

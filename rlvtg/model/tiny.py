@@ -20,6 +20,8 @@ from transformers import (
     Qwen2VLVideoProcessor,
 )
 
+from rlvtg.disk import whole_folder
+
 # The words of the demo's queries.
 WORDS = ("blue", "yellow")
 
@@ -54,8 +56,9 @@ def make(folder: str | os.PathLike[str], seed: int = 0) -> None:
         return
     processor = tiny_processor()
     model = tiny_model(processor.tokenizer, seed=seed)
-    processor.save_pretrained(folder)
-    model.save_pretrained(folder)
+    with whole_folder(folder) as made:
+        processor.save_pretrained(made)
+        model.save_pretrained(made)
 
 
 def tiny_processor() -> Qwen2_5_VLProcessor:
