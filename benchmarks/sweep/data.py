@@ -55,7 +55,9 @@ def inverse_rows(samples: Sequence[Sample], recipe: Recipe) -> list[Sample]:
             for segment in inverse_samples([sample], tasks=(task,), shortest=2.0, tagger=tagger("hanta"))[0]:
                 words = {"masked": segment.masked_query, "query": segment.query, "verb": segment.verb}
                 asked, answer = (template.format(**words) for template in ASKED[task])
-                made.append(replace(segment, query=asked, spans=(), completion=f"<answer>{answer}</answer>"))
+                made.append(
+                    replace(segment, task="inverse", query=asked, spans=(), completion=f"<answer>{answer}</answer>")
+                )
     return made
 
 
