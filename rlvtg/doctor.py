@@ -391,9 +391,9 @@ def _teacher_forced(
 def _processor(model: PreTrainedModel, encoder: Encoder, truths: Sequence[_Truth]) -> tuple[float | None, str | None]:
     """The model's processor, given frames and their metadata, makes the ids and the clock that a run uses.
 
-    Where it stamps every temporal patch, transformers from 5.10 on leaves the markers of the whole video standing around
-    all of them. The release of Qwen3-VL (4.57) and vLLM replace these, and so does a run: the processor is given a bare
-    pad.
+    Where it stamps every temporal patch, transformers 5.19 leaves the markers of the whole video standing around all of
+    them. transformers 4.57, with which Qwen3-VL was released, and vLLM have them replaced (vllm#46817), and so has a
+    run: here the processor is given a bare pad.
     """
     processor, stamped = encoder.processor, encoder.family.writes_stamps
     for truth in truths:

@@ -64,11 +64,12 @@ def family(config: PreTrainedConfig, wanted: str | None = None) -> Family:
         RecipeError: a model type that the library does not know or the recipe is not for, or temporal patches of
             another length than the frames are sampled for.
     """
-    name, vision = config.model_type, getattr(config, "vision_config", None)
+    name = config.model_type
     if name not in FAMILIES:
         raise RecipeError(f"model: type {name!r} is not supported; supported are {', '.join(FAMILIES)}")
     if wanted is not None and name != wanted:
         raise RecipeError(f"model: type {name!r}, but the recipe is for {wanted}; want such a model, or family {name}")
+    vision: PreTrainedConfig = config.vision_config
     if vision.temporal_patch_size != FRAMES_PER_PATCH:
         raise RecipeError(
             f"model: {vision.temporal_patch_size} frames in a temporal patch; supported are {FRAMES_PER_PATCH}"

@@ -3,9 +3,11 @@
 transformers wants the pixels of every row, so a group of G completions would run the vision tower G times over the
 same frames. With `share_vision` a call may give each video once plus `video_rows`, the indices of the videos of each
 row; the features are computed inside the model's own forward (so DDP, ZeRO and checkpointing see an ordinary call)
-and repeated. Qwen3-VL's tower gives features for the first layers of the language model besides those for its input
-("deepstack"); the two stand side by side in the features of a video until they are handed over. A call that also gives `video_keys`, a digest of the content of each video, takes the features from a
+and repeated. A call that also gives `video_keys`, a digest of the content of each video, takes the features from a
 `FeatureCache` if the model has one.
+
+Qwen3-VL's tower makes features for the outputs of the language model's first layers besides those for its input
+("deepstack"). The two stand side by side in the features of a video, until the language model is given them.
 """
 
 from collections.abc import Iterator, Sequence
@@ -139,7 +141,9 @@ def _handed_over(features: Sequence[torch.Tensor], visual: torch.nn.Module) -> B
     widths = _deep_widths(visual)
     if not widths:
         return BaseModelOutputWithPooling(pooler_output=tuple(features))
-    first, *deep = zip(*[value.split([value.shape[1] - sum(widths), *widths], dim=1) for value in features], strict=True)
+    first, *deep = zip(
+        *[value.split([value.shape[1] - sum(widths), *widths], dim=1) for value in features], strict=True
+    )
     return BaseModelOutputWithDeepstackFeatures(pooler_output=first, deepstack_features=deep)
 
 
