@@ -5,6 +5,7 @@
     python benchmarks/prefix.py queries [--queries 4]
     python benchmarks/prefix.py memory
     python benchmarks/prefix.py step
+    python benchmarks/prefix.py tower
     python benchmarks/prefix.py model
 
 The model has random weights in float32 (text: width 256, 4 layers; vision: width 128, 4 layers) and is trained whole.
@@ -45,6 +46,7 @@ from rewards.think_format import think_format
 from rewards.tiou import tiou
 from rlvtg.model import prefix_attention, vision_attention
 from rlvtg.model.family import family
+from rlvtg.model.grids import grid_arguments
 from rlvtg.model.inputs import Encoder, Inputs, VideoInputs, batch
 from rlvtg.model.load import prepare
 from rlvtg.model.patch_embedding import PatchProjection
@@ -363,6 +365,28 @@ def stock_rollout(
     return sequences[:, call["input_ids"].shape[1] :].tolist()
 
 
+def compare_towers(repeats: int) -> None:
+    """The vision tower alone, forward and backward, as transformers runs it and as rlvtg does."""
+    model = a_model()
+    print("| videos | transformers | rlvtg | ratio |\n|---|---|---|---|")
+    for name, grids in (
+        ("one of 20 pairs of frames, 20 x 20 patches", [[20, SIDE, SIDE]]),
+        ("20 of one pair of frames, 20 x 20 patches", [[1, SIDE, SIDE]] * 20),
+        ("320 of one pair of frames, 2 x 2 patches", [[1, 2, 2]] * 320),
+    ):
+        grid = torch.tensor(grids)
+        pixels = torch.randn(int(grid.prod(dim=1).sum()), 1176)
+
+        def run(stock: bool, grid: torch.Tensor = grid, pixels: torch.Tensor = pixels) -> None:
+            use_tower(model, stock)
+            known = {} if stock else grid_arguments(grid, model.config.vision_config)
+            torch.cat(model.model.get_video_features(pixels, grid, **known).pooler_output).sum().backward()
+
+        taken = in_turns({"stock": lambda run=run: run(True), "ours": lambda run=run: run(False)}, repeats)
+        stock, ours = taken["stock"], taken["ours"]
+        print(f"| {name} | {seconds(stock)} | {seconds(ours)} | {ratio(stock, ours)} |", flush=True)
+
+
 def print_model() -> None:
     """Full rows over prefix shared, and vision shared over prefix shared, for the released shapes: counted, not run."""
     print("| model | P | C | G 4 | G 8 | G 16 |\n|---|---|---|---|---|---|")
@@ -381,7 +405,7 @@ def print_model() -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["update", "grid", "queries", "memory", "step", "model", "peak"])
+    parser.add_argument("what", choices=["update", "grid", "queries", "memory", "step", "tower", "model", "peak"])
     parser.add_argument("--prompt", type=int, default=2048)
     parser.add_argument("--group", type=int, default=8)
     parser.add_argument("--completion", type=int, default=128)
@@ -406,6 +430,8 @@ def main() -> None:
         compare_memory(*size, given.repeats)
     elif given.what == "step":
         compare_steps(given.group, given.completion, given.repeats)
+    elif given.what == "tower":
+        compare_towers(given.repeats)
     elif given.what == "model":
         print_model()
     else:

@@ -11,13 +11,15 @@ from pathlib import Path
 from peft import PeftModel
 from transformers import PreTrainedModel, ProcessorMixin
 
+from rlvtg.disk import whole_folder, writing
+
 ADAPTER, MERGED = "adapter", "merged"
 
 
 def export(
     model: PreTrainedModel | PeftModel, processor: ProcessorMixin, folder: str | os.PathLike[str], kinds: Sequence[str]
 ) -> dict[str, Path]:
-    """Write `adapter/` and/or `merged/` below `folder`.
+    """Write `adapter/` and/or `merged/` below `folder`; each appears whole, in the place of an older one.
 
     The merge happens in place: export the adapter and use the adapted model before.
 
@@ -32,17 +34,20 @@ def export(
 
     Raises:
         ValueError: an adapter is asked for, but the stage trained none.
+        DiskError: the disk does not take them.
     """
     written = {}
     if ADAPTER in kinds:
         if not isinstance(model, PeftModel):
             raise ValueError("export: adapter was asked for, but the stage trained no LoRA adapter; allowed: merged")
         written[ADAPTER] = Path(folder) / ADAPTER
-        model.save_pretrained(written[ADAPTER])
-        processor.save_pretrained(written[ADAPTER])
+        with writing(written[ADAPTER]), whole_folder(written[ADAPTER]) as made:
+            model.save_pretrained(made)
+            processor.save_pretrained(made)
     if MERGED in kinds:
         merged = model.merge_and_unload() if isinstance(model, PeftModel) else model
         written[MERGED] = Path(folder) / MERGED
-        merged.save_pretrained(written[MERGED])
-        processor.save_pretrained(written[MERGED])
+        with writing(written[MERGED]), whole_folder(written[MERGED]) as made:
+            merged.save_pretrained(made)
+            processor.save_pretrained(made)
     return written

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable
 
 from rlvtg.data.sample import DataError
+from rlvtg.disk import DiskError
 from rlvtg.evaluation.predictions import PredictionError
 from rlvtg.evaluation.protocol import ProtocolError
 from rlvtg.recipe import RecipeError
@@ -14,6 +15,7 @@ from rlvtg.video.decode import VideoError
 
 MENDABLE = (
     RecipeError, RewardError, GrammarError, ProtocolError, DataError, AnnotationError, PredictionError, VideoError,
+    DiskError,
 )  # fmt: skip
 
 

@@ -9,6 +9,7 @@ import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,8 @@ from rlvtg.data.row import COLUMNS, rows
 from rlvtg.data.sample import DataError, Sample
 from rlvtg.data.selected import choose_for_round
 from rlvtg.data_check import PROBES, cut, decoded, make_demo, segments, usable_samples
-from rlvtg.evaluation.protocol import chosen
+from rlvtg.disk import remove_unfinished, write_whole
+from rlvtg.evaluation.protocol import chosen, metric_names
 from rlvtg.recipe import (
     Expert,
     GrpoStage,
@@ -33,6 +35,7 @@ from rlvtg.recipe import (
     evaluation_prompt,
     prompts_per_rollout,
     tasks_of,
+    validation_prompt,
 )
 from rlvtg.reward import Reward, bind, find
 from rlvtg.reward import check as reward_parameters
@@ -47,11 +50,15 @@ Rows = list[dict[str, Any]]
 
 @dataclass(frozen=True)
 class Prepared:
-    """What a recipe needs before a model loads: the folder of its run, and rows and rewards by stage."""
+    """What a recipe needs before a model loads: the folder of its run, and rows and rewards by stage.
+
+    `validation_rows` has the stages that may stop early.
+    """
 
     folder: Path
     stage_rewards: dict[str, list[Reward]]
     stage_rows: dict[str, Rows]
+    validation_rows: dict[str, Rows]
     test_rows: Rows
 
 
@@ -68,16 +75,17 @@ def prepare(recipe: Recipe) -> Prepared:
     make_demo(recipe)
     folder = _free_folder(recipe)
     folder.mkdir(parents=True, exist_ok=True)
+    remove_unfinished(folder)
     # a resumed run reads the videos again that have changed since
     probes = read_probes(folder / PROBES, again=True)
     try:
-        stage_rows, test_rows = _read(recipe, folder, probes, first=True)
+        rows_by_use = _read(recipe, folder, probes, first=True)
     finally:
         write_probes(folder / PROBES, probes)
     written = folder / "recipe.yaml"
     if not written.exists():
-        written.write_text(recipes.dump(replace(recipe, output_dir=str(folder))), encoding="utf-8")
-    return Prepared(folder, stage_rewards, stage_rows, test_rows)
+        write_whole(written, recipes.dump(replace(recipe, output_dir=str(folder))))
+    return Prepared(folder, stage_rewards, *rows_by_use)
 
 
 def follow(recipe: Recipe, folder: Path) -> Prepared:
@@ -92,7 +100,14 @@ def follow(recipe: Recipe, folder: Path) -> Prepared:
 def _bind(recipe: Recipe) -> dict[str, list[Reward]]:
     """The rewards of the GRPO stages; what the recipe names besides them is there too."""
     grammar(recipe.grammar)
-    chosen(recipe.evaluation)
+    known = metric_names(chosen(recipe.evaluation))
+    for name, stage in recipe.stages.items():
+        if stage.early_stopping is not None and stage.early_stopping.metric not in known:
+            got = stage.early_stopping.metric
+            nearest = get_close_matches(got, known, n=1, cutoff=0.0)[0]
+            raise RecipeError(
+                f"stages.{name}.early_stopping.metric: got {got!r}, nearest: {nearest} (allowed: {', '.join(known)})"
+            )
     return {
         name: bind(stage.rewards, COLUMNS, grammar=recipe.grammar)
         for name, stage in recipe.stages.items()
@@ -122,8 +137,11 @@ def _require_same_recipe(written: Path, recipe: Recipe) -> None:
         )
 
 
-def _read(recipe: Recipe, folder: Path, probes: Probes, *, first: bool) -> tuple[dict[str, Rows], Rows]:
-    """The rows of every stage and of the evaluation. The first process lists the bad rows in `folder`.
+def _read(
+    recipe: Recipe, folder: Path, probes: Probes, *, first: bool
+) -> tuple[dict[str, Rows], dict[str, Rows], Rows]:
+    """The rows of every stage, of its validation and of the evaluation. The first process lists the bad rows in
+    `folder`.
 
     `probes` is what is known of the videos; it gets what is read now.
     """
@@ -159,9 +177,14 @@ def _read(recipe: Recipe, folder: Path, probes: Probes, *, first: bool) -> tuple
                 _require_experts(name, found, recipe.grammar, stage.expert)
             _try_selection(recipe, name, stage, found, world_size)
         stage_rows[name] = found
+    validation_rows = {
+        name: rows(samples[stage.early_stopping.data], validation_prompt(recipe, stage), recipe.system)
+        for name, stage in recipe.stages.items()
+        if stage.early_stopping is not None
+    }
     tests = samples[recipe.evaluation.data]
     try:
-        return stage_rows, rows(tests, evaluation_prompt(recipe), recipe.system)
+        return stage_rows, validation_rows, rows(tests, evaluation_prompt(recipe), recipe.system)
     except DataError as error:
         raise DataError(f"evaluation.data: {error}") from error
 
@@ -252,7 +275,7 @@ def _segments(
 
 def _tell(path: str, task: Task, samples: Sequence[Sample], left_out: Sequence[tuple[str, str]], listed: Path) -> None:
     lines = [json.dumps({"id": name, "reason": reason}, ensure_ascii=False) + "\n" for name, reason in left_out]
-    listed.write_text("".join(lines), encoding="utf-8")
+    write_whole(listed, "".join(lines))
     if left_out:
         reason, count = Counter(reason for _, reason in left_out).most_common(1)[0]
         print(f"{path}: {len(left_out)} of {len(samples)} rows of data.{task.data} are none of {task.inverse}, "

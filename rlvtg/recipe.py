@@ -139,6 +139,26 @@ class Lora:
 
 
 @dataclass
+class EarlyStopping:
+    """Validation while a stage trains: it stops when that gets no better, and leaves the weights that did best."""
+
+    data: str = MISSING  # a key of Recipe.data
+    eval_steps: int = MISSING  # optimizer steps between two validations; the last step is validated too
+    metric: str = "mIoU"  # of an evaluation's metrics.json
+    patience: int = 3  # validations in a row that are no better before the stage stops
+    min_delta: float = 0.0  # by which a value must beat the best so far to be better
+
+
+@dataclass
+class Plateau:
+    """A GRPO stage stops when neither the reward nor its spread within groups changes any more, as TimeLens does."""
+
+    window: int = MISSING  # optimizer steps; means over this many are compared with means over as many before
+    patience: int = 2  # comparisons in a row without a change before the stage stops
+    min_delta: float = 0.01  # up to which two means count as the same
+
+
+@dataclass
 class Stage:
     """What both kinds of stage have; the names are Hugging Face's TrainingArguments where it has them."""
 
@@ -161,6 +181,7 @@ class Stage:
     freeze: list[str] = field(default_factory=list)  # module-name prefixes, e.g. visual.patch_embed, visual.blocks
     lora: Lora | None = None  # null = full fine-tuning
     export: list[str] = field(default_factory=list)  # of adapter, merged; empty = adapter with lora, merged without
+    early_stopping: EarlyStopping | None = None  # null = the last step's weights, whatever they are worth
     # Run the stage this often, each time from the weights of the time before, which are its reference too, with a
     # learning-rate schedule of its own. Every round of a GRPO stage selects anew, from the rows of the round before.
     rounds: int = 1
@@ -286,6 +307,7 @@ class GrpoStage(Stage):
     # With share_prefix: a micro-batch of more tokens than this runs its completions in several calls, each with their
     # prompts, and learns the same; null = always one call. Saves memory together with gradient_checkpointing.
     max_tokens_per_forward: int | None = None
+    plateau: Plateau | None = None  # null = trained to the last step, however flat the reward
     difficulty: Difficulty | None = None  # ask the stage's first model about every row before it is trained
     select: list[Selection] = field(default_factory=list)  # which rows are trained on: each acts on what is left
     reselect: list[Selection] | None = None  # the same for the rounds after the first; null = as in the first
@@ -715,6 +737,8 @@ def _narrow(kind: Any, value: Any) -> Any:
 # Numbers by the name of their field: the fields, what they may be, and whether a number is that.
 _RANGES: tuple[tuple[str, str, Callable[[float], bool]], ...] = (
     ("fps learning_rate temperature epsilon epsilon_high num_train_epochs decode_timeout", "above 0", lambda x: x > 0),
+    ("eval_steps window patience", "1 or more", lambda x: x >= 1),
+    ("min_delta", "0 or more", lambda x: x >= 0),
     ("feature_cache_gb advantage_eps scale cap anchor", "above 0", lambda x: x > 0),
     ("beta warmup_steps weight_decay max_grad_norm top_k pictures zoom seed", "0 or more", lambda x: x >= 0),
     ("cache_gb duration_slack decimals", "0 or more", lambda x: x >= 0),
@@ -792,6 +816,11 @@ def data_of(recipe: Recipe) -> list[str]:
 def evaluation_prompt(recipe: Recipe) -> str:
     """The template of the prompts of the evaluation."""
     return recipe.prompt if recipe.evaluation.prompt is None else recipe.evaluation.prompt
+
+
+def validation_prompt(recipe: Recipe, stage: Stage) -> str:
+    """The template of the prompts that a stage is validated with: its own, or else the evaluation's."""
+    return evaluation_prompt(recipe) if stage.prompt is None else stage.prompt
 
 
 def prompts_per_rollout(stage: GrpoStage, world_size: int) -> int:
@@ -889,6 +918,8 @@ def _data_used(recipe: Recipe) -> list[tuple[str, str]]:
         for key, task in tasks_of(recipe, stage).items():
             of_task = isinstance(stage, GrpoStage) and key is not None and stage.tasks[key].data is not None
             used.append((f"stages.{name}.tasks.{key}.data" if of_task else f"stages.{name}.data", str(task.data)))
+        if stage.early_stopping is not None:
+            used.append((f"stages.{name}.early_stopping.data", stage.early_stopping.data))
     return [*dict.fromkeys(used), ("evaluation.data", recipe.evaluation.data)]
 
 
@@ -957,6 +988,9 @@ def _check_grpo(path: str, stage: GrpoStage, recipe: Recipe, world_size: int) ->
     _check_choice(f"{path}.loss_type", stage.loss_type, LOSS_TYPES)
     _check_choice(f"{path}.scale_rewards", stage.scale_rewards, SCALE_REWARDS)
     _check_choice(f"{path}.importance_sampling_level", stage.importance_sampling_level, IMPORTANCE_SAMPLING_LEVELS)
+    if stage.plateau is not None and stage.plateau.window % recipe.logging_steps:
+        raise RecipeError(f"{path}.plateau.window: got {stage.plateau.window} with logging_steps "
+                          f"{recipe.logging_steps}, want a multiple of it")  # fmt: skip
     _check_choice(f"{path}.zero_variance", stage.zero_variance, ZERO_VARIANCE)
     if stage.expert is not None:
         _check_expert(path, stage, stage.expert)

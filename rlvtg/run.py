@@ -8,27 +8,34 @@ Everything lands in one folder:
                             difficulty.jsonl and selected.jsonl if rows are chosen (see evaluation/difficulty_pass.py)
     <stage>/round_<k>/      the same of each round, if the stage has several; its own log_history.json then holds all
                             rounds one after the other, and its adapter/ and merged/ are the last round's
+    <stage>/validation/<step>/  with early_stopping, as below evaluation/; of a round: <stage>/round_<k>/validation/
     evaluation/<label>/     predictions.jsonl, metrics.json and what they were made from (see evaluation/evaluate.py);
                             labels are `before` and the stages' names
     metrics.json            the evaluations side by side
     pictures/               learning curves, filmstrips
+
+Whatever is written appears whole or not at all, so that a run that was killed at any moment, or found the disk full,
+goes on with `resume=true` and ends with the weights and numbers of one that was not.
 """
 
 import json
+import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
-from transformers import PreTrainedModel, Trainer
+from transformers import PreTrainedModel
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
-from transformers.trainer_utils import get_last_checkpoint
 
 from rlvtg.data.row import first_of_each_task
 from rlvtg.data.selected import Choice
+from rlvtg.disk import DiskError, write_whole, writing
 from rlvtg.doctor import require_parity
 from rlvtg.evaluation.difficulty_pass import rows_before, rows_of_round
 from rlvtg.evaluation.evaluate import dtype, evaluate
@@ -45,10 +52,12 @@ from rlvtg.model.load import load_config, load_model, load_processor
 from rlvtg.model.vision import share_vision
 from rlvtg.prepare import Prepared, Rows, follow
 from rlvtg.processes import join
-from rlvtg.recipe import GrpoStage, Recipe, SftStage, is_made
+from rlvtg.recipe import GrpoStage, Recipe, SftStage, is_made, validation_prompt
 from rlvtg.training.curriculum import by_difficulty
+from rlvtg.training.early_stop import StoppingTrainer
 from rlvtg.training.grpo import grpo_trainer
 from rlvtg.training.progress import Progress
+from rlvtg.training.resume import last_checkpoint
 from rlvtg.training.setup import generating
 from rlvtg.training.sft import sft_trainer
 from rlvtg.video.store import clip_store
@@ -62,6 +71,9 @@ def run(recipe: Recipe, prepared: Prepared | None) -> int:
     Args:
         recipe: the recipe.
         prepared: what `prepare` returned in the main process; None in the others.
+
+    Raises:
+        DiskError: something could not be written; it says how to go on.
     """
     started = time.monotonic()
     state = join(recipe)
@@ -69,25 +81,49 @@ def run(recipe: Recipe, prepared: Prepared | None) -> int:
         tiny_model.make(recipe.model, seed=recipe.tiny.seed, family=recipe.family)
     prepared = _share(recipe, prepared)
     folder = prepared.folder
-    # a model that is not supported is refused before its processor is read
-    kind = family(load_config(recipe.model), recipe.family)
-    encoder = Encoder(
-        load_processor(recipe.model), kind, recipe.video, store=clip_store(recipe), features=feature_cache(recipe)
-    )
-    if recipe.evaluation.before and not _done(folder / "evaluation" / BEFORE):
-        model = _loaded(recipe, recipe.model, encoder, state)
-        place = folder / "evaluation" / BEFORE
-        evaluate(recipe, model, encoder, prepared.test_rows, place, state, name=recipe.model, replace=True)
-        del model
-    path = recipe.model
-    for name in recipe.stages:
-        if not _done(folder / name):
-            _run_stage(recipe, name, prepared, path, encoder, state)
-        path = str(folder / name / MERGED)
-    if state.is_main_process:
-        finish(recipe, prepared, encoder, seconds=time.monotonic() - started)
+    with _telling_how_to_go_on(recipe, folder):
+        # an unsupported model is refused before its processor is read
+        kind = family(load_config(recipe.model), recipe.family)
+        encoder = Encoder(
+            load_processor(recipe.model), kind, recipe.video, store=clip_store(recipe), features=feature_cache(recipe)
+        )
+        if recipe.evaluation.before and not _done(folder / "evaluation" / BEFORE):
+            model = _loaded(recipe, recipe.model, encoder, state)
+            place = folder / "evaluation" / BEFORE
+            with writing(place):
+                evaluate(recipe, model, encoder, prepared.test_rows, place, state, name=recipe.model, replace=True)
+            del model
+        path = recipe.model
+        for name in recipe.stages:
+            if not _done(folder / name):
+                _run_stage(recipe, name, prepared, path, encoder, state)
+            path = str(folder / name / MERGED)
+        if state.is_main_process:
+            finish(recipe, prepared, encoder, seconds=time.monotonic() - started)
     state.wait_for_everyone()
     return 0
+
+
+@contextmanager
+def _telling_how_to_go_on(recipe: Recipe, folder: Path) -> Iterator[None]:
+    """A disk that refuses a write ends the run with one sentence: what, why, what is whole, and how to go on."""
+    try:
+        with writing(folder):
+            yield
+    except DiskError as error:
+        print(file=sys.stderr)  # ends the line of a progress bar
+        running = next((name for name in recipe.stages if not _done(folder / name)), None)
+        places = [] if running is None else _places(folder / running, recipe.stages[running].rounds)
+        last = next((path for place in reversed(places) if (path := last_checkpoint(place)) is not None), None)
+        kept = "what was done before is kept" if last is None else f"the last whole checkpoint is {last}"
+        raise DiskError(
+            f"{error}; {kept}; make room, then go on with recipe={folder / 'recipe.yaml'} resume=true"
+        ) from error
+
+
+def _places(folder: Path, rounds: int) -> list[Path]:
+    """Where the rounds of a stage stand."""
+    return [folder] if rounds == 1 else [folder / f"round_{k}" for k in range(1, rounds + 1)]
 
 
 def _share(recipe: Recipe, prepared: Prepared | None) -> Prepared:
@@ -110,7 +146,7 @@ def _run_stage(recipe: Recipe, name: str, prepared: Prepared, path: str, encoder
     learning-rate schedule of its own, and chooses its rows from those of the round before. Evaluate it at the end."""
     stage, folder = recipe.stages[name], prepared.folder / name
     rows: Rows = prepared.stage_rows[name]
-    places = [folder] if stage.rounds == 1 else [folder / f"round_{k}" for k in range(1, stage.rounds + 1)]
+    places = _places(folder, stage.rounds)
     for number, place in enumerate(places, start=1):
         is_last = number == stage.rounds
         if _done(place) and not is_last:
@@ -119,7 +155,7 @@ def _run_stage(recipe: Recipe, name: str, prepared: Prepared, path: str, encoder
             load = partial(_loaded, recipe, path, encoder, state)
             choice = rows_of_round(recipe, name, number, rows, place, load, encoder, state)
             rows = choice.rows
-            trainer = _trainer(recipe, name, prepared, choice, path, encoder, place)
+            trainer = _trainer(recipe, name, prepared, choice, path, encoder, place, state)
             with generating(trainer) as model:
                 for row in first_of_each_task(rows):
                     require_parity(model, encoder, row)
@@ -134,10 +170,18 @@ def _run_stage(recipe: Recipe, name: str, prepared: Prepared, path: str, encoder
 
 
 def _trainer(
-    recipe: Recipe, name: str, prepared: Prepared, choice: Choice, path: str, encoder: Encoder, place: Path
-) -> Trainer:
+    recipe: Recipe,
+    name: str,
+    prepared: Prepared,
+    choice: Choice,
+    path: str,
+    encoder: Encoder,
+    place: Path,
+    state: PartialState,
+) -> StoppingTrainer:
     """The trainer of a stage, or of a round of it, on the chosen rows, for the model at `path`."""
     stage = recipe.stages[name]
+    trainer: StoppingTrainer
     if isinstance(stage, SftStage):
         trainer = sft_trainer(recipe, stage, choice.rows, path, encoder, str(place))
     else:
@@ -145,31 +189,49 @@ def _trainer(
         order = by_difficulty(stage.curriculum, ious) if stage.curriculum else None
         rewards = prepared.stage_rewards[name]
         trainer = grpo_trainer(recipe, stage, choice.rows, rewards, path, encoder, str(place), order)
+        if stage.plateau is not None:
+            trainer.watch_plateau(stage.plateau)
+    if stage.early_stopping is not None:
+        prompt = validation_prompt(recipe, stage)
+        validation = replace(recipe.evaluation, data=stage.early_stopping.data, prompt=prompt)
+        settings = replace(recipe, evaluation=validation)
+
+        def validate(step: int) -> dict[str, float]:
+            tested, rows = place / "validation" / str(step), prepared.validation_rows[name]
+            with generating(trainer) as model, writing(tested):
+                metrics = evaluate(settings, model, encoder, rows, tested, state, name=str(place), replace=True)
+            shared = [{key: value for key, value in metrics.items() if key != "protocol"}]
+            broadcast_object_list(shared)  # the main process has them
+            return shared[0]
+
+        trainer.watch_validation(stage.early_stopping, validate)
     label = place.relative_to(prepared.folder).as_posix()
     trainer.args.run_name = f"{recipe.name}/{label}"
     Progress.install(trainer, title=label)
     return trainer
 
 
-def _train(trainer: Trainer, recipe: Recipe, place: Path) -> None:
-    """Train, from the stage's last checkpoint when the run is resumed."""
-    started = time.process_time()
-    trainer.train(resume_from_checkpoint=get_last_checkpoint(str(place)) if recipe.resume and place.is_dir() else None)
+def _train(trainer: StoppingTrainer, recipe: Recipe, place: Path) -> None:
+    """Train, from the last checkpoint when the run is resumed; then take the weights that are to be kept."""
+    with writing(place):
+        trainer.train(last_checkpoint(place) if recipe.resume else None)
     if trainer.accelerator.is_main_process:
-        history = {"cpu_seconds": time.process_time() - started, "log": trainer.state.log_history}
-        (place / "log_history.json").write_text(json.dumps(history), encoding="utf-8")
+        history = {"cpu_seconds": trainer.cpu_seconds, "log": trainer.state.log_history}
+        with writing(place / "log_history.json"):
+            write_whole(place / "log_history.json", json.dumps(history))
         if "wandb" in recipe.report_to:
             import wandb  # an extra
 
             wandb.finish()  # every stage is a run of its own, under its own name
+    trainer.take_best()
 
 
-def _hand_on(trainer: Trainer, place: Path, encoder: Encoder, state: PartialState) -> None:
+def _hand_on(trainer: StoppingTrainer, place: Path, encoder: Encoder, state: PartialState) -> None:
     """Leave the weights of a round for the next one, then mark the round as done."""
     with generating(trainer) as model:
         if state.is_main_process:
             export(model, encoder.processor, place, [MERGED])
-            (place / "done.json").write_text("{}\n", encoding="utf-8")
+            write_whole(place / "done.json", "{}\n")
     state.wait_for_everyone()
 
 
@@ -183,23 +245,24 @@ def _join_histories(places: Sequence[Path], folder: Path, state: PartialState) -
         history = json.loads((place / "log_history.json").read_text(encoding="utf-8"))
         log += [{**entry, "step": entry["step"] + done} for entry in history["log"]]
         seconds, done = seconds + history["cpu_seconds"], log[-1]["step"]
-    (folder / "log_history.json").write_text(json.dumps({"cpu_seconds": seconds, "log": log}), encoding="utf-8")
+    write_whole(folder / "log_history.json", json.dumps({"cpu_seconds": seconds, "log": log}))
 
 
 def _finish(
-    trainer: Trainer, recipe: Recipe, name: str, prepared: Prepared, encoder: Encoder, state: PartialState
+    trainer: StoppingTrainer, recipe: Recipe, name: str, prepared: Prepared, encoder: Encoder, state: PartialState
 ) -> None:
     """Evaluate and export what a stage has trained, then mark the stage as done."""
     stage, place = recipe.stages[name], prepared.folder / name
     with generating(trainer) as model:
         tested = prepared.folder / "evaluation" / name
-        evaluate(recipe, model, encoder, prepared.test_rows, tested, state, name=str(place), replace=True)
+        with writing(tested):
+            evaluate(recipe, model, encoder, prepared.test_rows, tested, state, name=str(place), replace=True)
         if state.is_main_process:
             kinds = stage.export or ([ADAPTER] if stage.lora else [MERGED])
             is_last = name == list(recipe.stages)[-1]
             # the next stage starts from plain weights, and takes these for its reference
             export(model, encoder.processor, place, kinds if is_last else sorted({*kinds, MERGED}))
-            (place / "done.json").write_text("{}\n", encoding="utf-8")
+            write_whole(place / "done.json", "{}\n")
     state.wait_for_everyone()
 
 

@@ -3,6 +3,7 @@
 import os
 import sys
 
+from rlvtg.disk import writing
 from rlvtg.mistakes import exit_status
 from rlvtg.prepare import prepare
 from rlvtg.recipe import load
@@ -16,7 +17,8 @@ def main(argv: list[str]) -> int:
 def _train(argv: list[str]) -> int:
     recipe = load(argv)
     # the first process makes data and writes lists; the others wait for it in `run`
-    prepared = prepare(recipe) if os.environ.get("RANK", "0") == "0" else None
+    with writing(recipe.output_dir):
+        prepared = prepare(recipe) if os.environ.get("RANK", "0") == "0" else None
     from rlvtg.run import run  # torch loads here: what is wrong with recipe, rewards and rows has been said
 
     return run(recipe, prepared)

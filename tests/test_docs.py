@@ -114,3 +114,18 @@ def test_the_whole_page_can_be_followed_its_training_runs_too(tmp_path: Path) ->
 def test_the_page_about_tasks_prints_what_its_command_prints(tmp_path: Path) -> None:
     follow(ROOT / "docs" / "tasks.md", tmp_path, slow=False)
     assert (tmp_path / "data/tiny_scale/rl_captions.jsonl").is_file()
+
+
+def test_the_recipe_of_the_page_about_controls_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    follow(ROOT / "docs" / "controls.md", tmp_path, slow=False)
+    for file in ("time_r1/cold_start.jsonl", "time_r1/train_2k5.json"):
+        (tmp_path / "data" / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "data" / file).write_text("[]")
+    for name in ("test", "val"):
+        (tmp_path / f"data/charades/charades_{name}.json").parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / f"data/charades/charades_{name}.json").write_text("{}")
+    for folder in ("data/time_r1/videos", "data/charades/videos"):
+        (tmp_path / folder).mkdir()
+    stage = load(["recipe=example_controls"]).stages["rl"]
+    assert isinstance(stage, GrpoStage) and stage.expert is not None and stage.expert.anchor == 1.2

@@ -24,8 +24,9 @@ BELOW: dict[str, list[str]] = {
     "torchvision_on_cpu": [],
     "text": [],
     "recipe": [],
-    "data": ["text.span", "text.inverse", "text.verbs", "recipe"],
-    "video": ["text.span", "recipe"],
+    "disk": [],
+    "data": ["text.span", "text.inverse", "text.verbs", "recipe", "disk"],
+    "video": ["text.span", "recipe", "disk"],
     "reward": ["recipe", "text"],
     "judge": [],
     "model": ["video", "text"],
@@ -49,6 +50,7 @@ BELOW: dict[str, list[str]] = {
 # What a part, or one module of it, may import from outside rlvtg and the standard library, where that is a closed list.
 # Three rewards share a tagger and rewards import nothing of each other, so one module of text loads the taggers.
 OUTSIDE: dict[str, set[str]] = {
+    "disk": set(),
     "text": set(),
     "text.verbs": {"HanTa", "spacy"},
     "recipe": {"omegaconf", "yaml"},
@@ -56,7 +58,7 @@ OUTSIDE: dict[str, set[str]] = {
 }
 # Slow to import; a bad recipe, annotation or reward must be reported before any of it loads.
 HEAVY = {"torch", "torchvision", "transformers", "trl", "peft", "accelerate", "deepspeed", "vllm"}
-LIGHT = {"data", "video", "reward", "data_check", "prepare", "mistakes", "completions", "tryout"}
+LIGHT = {"disk", "data", "video", "reward", "data_check", "prepare", "mistakes", "completions", "tryout"}
 # Libraries that a few places have to themselves. What a model wrote is read by text/tags.py and text/grammars/
 # alone; the others read what people wrote.
 OWNERS = {
@@ -342,9 +344,19 @@ def test_the_readme_has_the_commands_that_ci_runs(step: str, ends: str) -> None:
 
 # --- what we lean on in TRL
 
-# How the methods of TRL 1.16 that rlvtg wraps are called. Where a new release differs, see why before changing this.
+# How the methods of TRL 1.16, and of transformers below it, that rlvtg wraps are called. Where a new release differs,
+# see why before changing this.
 GRPO_METHODS = {
     "_load_from_checkpoint": "(self, resume_from_checkpoint, model=None)",
+    "_load_best_model": "(self)",
+    "_save_checkpoint": "(self, model, trial)",
+    "_get_output_dir": "(self, trial)",
+    "_evaluate": "(self, trial, ignore_keys_for_eval, skip_scheduler=False)",
+    "_run_epoch": (
+        "(self, model, epoch, train_dataloader, steps_in_epoch, num_update_steps_per_epoch, trial, "
+        "ignore_keys_for_eval, start_time, resume_from_checkpoint, epochs_trained, steps_trained_in_current_epoch)"
+    ),
+    "_finalize_training": "(self, trial, num_train_samples, start_time)",
     "_calculate_rewards": "(self, inputs, prompts, completions, completion_ids_list)",
     "_compute_loss": "(self, model, inputs)",
     "_generate": "(self, prompts)",

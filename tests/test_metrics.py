@@ -8,7 +8,7 @@ import pytest
 
 from rlvtg.evaluation.metrics import best_constant, constant_predictions, ious, miou_interval, score
 from rlvtg.evaluation.predictions import Prediction
-from rlvtg.evaluation.protocol import Protocol, protocol
+from rlvtg.evaluation.protocol import Protocol, metric_names, protocol
 from rlvtg.text.span import iou
 
 
@@ -42,6 +42,12 @@ def test_score_of_four_answers_is_the_one_computed_by_hand() -> None:
     assert got["mIoU"] == pytest.approx((1.0 + 0.5 + 0.6 + 0.0) / 4)
     assert (got["R1@0.3"], got["R1@0.5"], got["R1@0.7"]) == (0.75, 0.75, 0.25)
     assert got["parse_failure_rate"] == 0.0
+
+
+def test_every_metric_that_a_recipe_may_name_is_one_of_the_scores() -> None:
+    told = rules(0.25, 0.5)
+    scores = score([prediction([[0, 1]], [[0, 1]])], told)
+    assert set(metric_names(told)) == set(scores) - {"n", "mIoU_low", "mIoU_high", "missing", "dropped"}
 
 
 def test_score_names_its_metrics_after_the_thresholds() -> None:

@@ -30,21 +30,21 @@ def totals(specs, texts, spans, grammar):
     ]
 
 
+CASES = [
+    ("10.0 - 20.0", 1.0),
+    ("15.0 - 25.0", 1 / 3),
+    ("12.5 - 17.5", 0.5),
+    ("0.0 - 60.0", 1 / 6),
+    ("9.9 - 20.1", 0.98039215686),
+    ("20.0 - 10.0", 0.0),
+    ("10.0 - 10.0", 0.0),
+    ("30.0 - 40.0", 0.0),
+    ("30.0 - 40.0 seconds, 10.0 - 20.0", 0.0),
+]
+
+
 @pytest.mark.parametrize("grammar", ["happens_in", "timelens"])
-@pytest.mark.parametrize(
-    ("times", "value"),
-    [
-        ("10.0 - 20.0", 1.0),
-        ("15.0 - 25.0", 1 / 3),
-        ("12.5 - 17.5", 0.5),
-        ("0.0 - 60.0", 1 / 6),
-        ("9.9 - 20.1", 0.98039215686),
-        ("20.0 - 10.0", 0.0),
-        ("10.0 - 10.0", 0.0),
-        ("30.0 - 40.0", 0.0),
-        ("30.0 - 40.0 seconds, 10.0 - 20.0", 0.0),
-    ],
-)
+@pytest.mark.parametrize(("times", "value"), CASES)
 def test_the_sentence_scores_its_iou_under_the_strict_and_the_released_reading(grammar, times, value):
     text = f"The event happens in {times} seconds."
     assert totals(IOU, [text], [[10.0, 20.0]], grammar) == [pytest.approx(value)]

@@ -49,29 +49,29 @@ def scores(specs, completions, **columns):
     return values, totals
 
 
-@pytest.mark.parametrize(
-    ("completion", "iou", "form"),
-    [
-        ("<think>t</think><answer>10.00 to 20.00</answer>", 1.0, 1),
-        ("<think>t</think><answer>15 to 25</answer>", 1 / 3, 1),
-        ("<think>t</think><answer>0 to 60</answer>", 1 / 6, 1),
-        ("<think>t</think><answer>between 10 and 20</answer>", 1.0, 1),
-        ("<think>t</think><answer>10 TO 20</answer>", 1.0, 1),
-        ("<think>t</think><answer>10.0s to 20.0s</answer>", 0.0, 1),
-        ("<think>t</think><answer>10-20</answer>", 0.0, 1),
-        ("<think>t</think><answer>20.0 to 10.0</answer>", 0.0, 1),
-        ("<think>t</think><answer>00:10 to 00:20</answer>", 0.0, 1),
-        ("<think>t</think><answer></answer>", 0.0, 1),
-        ("<think>t</think><answer>-5.0 to 20.0</answer>", 2 / 3, 1),
-        ("<think>t</think><answer>1 to 2, 10 to 20</answer>", 1.0, 1),
-        ("<think>t</think><answer>10 to 20, 30 to 40</answer>", 0.0, 1),
-        ("<think>t</think><answer>10.5.2 to 20</answer>", 10 / 14.8, 1),
-        ("<think>t</think><answer>１０ to ２０</answer>", 1.0, 1),
-        ("so: <think>t</think><answer>10 to 20</answer>", 1.0, 0),
-        ("<answer>10 to 20</answer>", 1.0, 0),
-        ("<think>t</think><ANSWER>10 to 20</ANSWER>", 0.0, 0),
-    ],
-)
+CASES = [
+    ("<think>t</think><answer>10.00 to 20.00</answer>", 1.0, 1),
+    ("<think>t</think><answer>15 to 25</answer>", 1 / 3, 1),
+    ("<think>t</think><answer>0 to 60</answer>", 1 / 6, 1),
+    ("<think>t</think><answer>between 10 and 20</answer>", 1.0, 1),
+    ("<think>t</think><answer>10 TO 20</answer>", 1.0, 1),
+    ("<think>t</think><answer>10.0s to 20.0s</answer>", 0.0, 1),
+    ("<think>t</think><answer>10-20</answer>", 0.0, 1),
+    ("<think>t</think><answer>20.0 to 10.0</answer>", 0.0, 1),
+    ("<think>t</think><answer>00:10 to 00:20</answer>", 0.0, 1),
+    ("<think>t</think><answer></answer>", 0.0, 1),
+    ("<think>t</think><answer>-5.0 to 20.0</answer>", 2 / 3, 1),
+    ("<think>t</think><answer>1 to 2, 10 to 20</answer>", 1.0, 1),
+    ("<think>t</think><answer>10 to 20, 30 to 40</answer>", 0.0, 1),
+    ("<think>t</think><answer>10.5.2 to 20</answer>", 10 / 14.8, 1),
+    ("<think>t</think><answer>１０ to ２０</answer>", 1.0, 1),
+    ("so: <think>t</think><answer>10 to 20</answer>", 1.0, 0),
+    ("<answer>10 to 20</answer>", 1.0, 0),
+    ("<think>t</think><ANSWER>10 to 20</ANSWER>", 0.0, 0),
+]
+
+
+@pytest.mark.parametrize(("completion", "iou", "form"), CASES)
 def test_grounding_adds_overlap_and_form(completion, iou, form):
     # The paper's page gives the overlap of `10.5.2 to 20`, read as 5.2 to 20, with four digits: .6757.
     values, totals = scores(GROUNDING, [completion])

@@ -197,6 +197,15 @@ def test_a_reward_or_grammar_that_there_is_not_is_said_before_any_data_is_made(
     assert sorted(file.name for file in place.iterdir()) == ["mine.yaml", "own.jsonl", "videos"]
 
 
+def test_early_stopping_wants_a_metric_that_an_evaluation_has_and_brings_its_rows() -> None:
+    words = "stages.rl.early_stopping={data: own, eval_steps: 5, metric: %s}"
+    wanted = r"rl\.early_stopping\.metric: got 'R1@0.6', nearest: R1@0\.\d \(allowed: mIoU"
+    with pytest.raises(RecipeError, match=wanted):
+        prepare(recipe(SMALL, words % "R1@0.6"))
+    prepared = prepare(recipe(SMALL, words % "R1@0.5"))
+    assert list(prepared.validation_rows) == ["rl"] and prepared.validation_rows["rl"] == prepared.test_rows
+
+
 def test_the_demos_data_is_made_where_it_is_asked_for(place: Path) -> None:
     sizes = ["tiny.folder=tiny", "tiny.sft=1", "tiny.rl=2", "tiny.validation=1", "tiny.test=1"]
     own = ["data.own.reader=charades_sta", "data.own.annotations=tiny/rl.json", "data.own.videos=tiny/videos/rl"]

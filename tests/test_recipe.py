@@ -17,6 +17,7 @@ from rlvtg.recipe import (
     INVERSE_TASKS,
     MERGER,
     GrpoStage,
+    Plateau,
     Recipe,
     RecipeError,
     SftStage,
@@ -96,9 +97,15 @@ def rl(recipe: Recipe) -> GrpoStage:
     return stage
 
 
+def said(recipe: str) -> Any:
+    """What a shipped recipe's file says, laid over what its parents say."""
+    tree: Any = OmegaConf.load(RECIPES / f"{recipe}.yaml")
+    return OmegaConf.merge(said(tree.extends), tree) if tree.get("extends") else tree
+
+
 def make_sources(recipe: str) -> None:
     """Make the files and folders that a shipped recipe names, in the working directory."""
-    tree: Any = OmegaConf.to_container(OmegaConf.load(RECIPES / f"{recipe}.yaml"))
+    tree: Any = OmegaConf.to_container(said(recipe))
     if tree["model"].count("/") > 1:
         Path(tree["model"]).mkdir(parents=True)
     for source in tree.get("data", {}).values():
@@ -144,8 +151,8 @@ def test_a_dumped_recipe_loads_to_an_equal_one(name: str, scale: str, here: Path
 def test_every_shipped_recipe_states_its_objective_in_its_own_file(name: str) -> None:
     objective = {"learning_rate", "beta", "loss_type", "scale_rewards", "epsilon", "num_iterations", "num_generations"}
     objective |= {"temperature", "max_completion_length", "rewards"}
-    for stage in OmegaConf.load(RECIPES / f"{name}.yaml").stages.values():
-        assert stage is None or stage.kind == "sft" or objective <= set(stage)
+    for stage in OmegaConf.load(RECIPES / f"{name}.yaml").get("stages", {}).values():  # none: its parent's, unchanged
+        assert stage is None or stage.get("kind") == "sft" or objective <= set(stage)
 
 
 def test_a_model_folder_that_is_not_there_is_named_and_a_hub_id_is_not_looked_for(here: Path) -> None:
@@ -503,8 +510,8 @@ def test_the_inverse_tasks_are_those_that_there_are() -> None:
 @pytest.mark.parametrize(
     "argv, wanted",
     [
-        ([], "usage: recipe=NAME [scale=NAME] [key=value ...], with one of the recipes small, "),
-        (["recipe=smal"], "recipe: got 'smal', nearest: small (allowed: small, "),
+        ([], "usage: recipe=NAME [scale=NAME] [key=value ...], with one of the recipes "),
+        (["recipe=smal"], "recipe: got 'smal', nearest: small (allowed: "),
         (["recipe=none.yaml"], "recipe: no file none.yaml (looked in "),
         (["recipe=small", "scale=tini"], "scale: got 'tini', nearest: tiny (allowed: tiny)"),
         (["recipe=small", "seed"], "got 'seed', want key=value"),
@@ -600,6 +607,24 @@ def test_a_cycle_through_two_files_is_named(here: Path) -> None:
             "stages.rl.queries_per_video: got 3, but a micro-batch holds 1 prompts "
             "(per_device_train_batch_size / num_generations)",
         ),
+        (
+            "stages.rl.early_stopping={data: validaton, eval_steps: 5}",
+            "stages.rl.early_stopping.data: got 'validaton', ",
+        ),
+        ("stages.rl.early_stopping={eval_steps: 5}", "stages.rl.early_stopping.data: missing; "),
+        (
+            "stages.rl.early_stopping={data: rl, eval_steps: 0}",
+            "stages.rl.early_stopping.eval_steps: got 0, allowed: 1 or more",
+        ),
+        (
+            "stages.rl.early_stopping={data: rl, eval_steps: 5, patience: 0}",
+            "stages.rl.early_stopping.patience: got 0, allowed: 1 or more",
+        ),
+        ("stages.rl.plateau={window: 0}", "stages.rl.plateau.window: got 0, allowed: 1 or more"),
+        (
+            "stages.rl.plateau={window: 5, min_delta: -1}",
+            "stages.rl.plateau.min_delta: got -1, allowed: 0 or more",
+        ),
         ("stages.rl.max_tokens_per_forward=0", "stages.rl.max_tokens_per_forward: got 0, allowed: 1 or more"),
         (
             "stages.rl={share_prefix: false, max_tokens_per_forward: 9}",
@@ -659,6 +684,13 @@ def test_a_cycle_through_two_files_is_named(here: Path) -> None:
 )
 def test_what_cannot_work_is_refused_with_its_reason(override: str, wanted: str, here: Path) -> None:
     assert error(override).startswith(wanted)
+
+
+def test_a_plateau_is_seen_in_whole_log_entries(here: Path) -> None:
+    words = ["recipe=small", "stages.rl.plateau.window=6"]
+    assert load([*words, "logging_steps=3"]).stages["rl"].plateau == Plateau(6)
+    with pytest.raises(RecipeError, match=r"^stages.rl.plateau.window: got 6 with logging_steps 4, want a multiple"):
+        load([*words, "logging_steps=4"])
 
 
 def test_missing_annotations_and_videos_are_named_with_the_folder_searched(here: Path) -> None:

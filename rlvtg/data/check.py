@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rlvtg.data.sample import DataError, Sample
+from rlvtg.disk import write_whole
 from rlvtg.text import inverse
 
 # Tasks that are about spans. Rows of others (a multiple-choice question, a caption) need none.
@@ -53,9 +54,8 @@ def check(
         if fault is not None
     ]
     if bad_rows_path is not None:
-        Path(bad_rows_path).parent.mkdir(parents=True, exist_ok=True)
         lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in bad]
-        Path(bad_rows_path).write_text("".join(lines), encoding="utf-8")
+        write_whole(bad_rows_path, "".join(lines))
     if len(bad) / len(samples) > max_bad_fraction or not good:
         counts = ", ".join(f"{count} {reason}" for reason, count in Counter(row["reason"] for row in bad).most_common())
         first = "; ".join(f"{row['id']}: {row['detail']}" for row in bad[:3])

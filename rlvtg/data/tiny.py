@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 from rlvtg.data import jsonl
 from rlvtg.data.sample import DataError, Sample
+from rlvtg.disk import write_whole
 
 COLORS = {"blue": (40, 60, 230), "yellow": (240, 220, 40)}
 SIDE = 112  # pixels
@@ -62,7 +63,7 @@ def make(folder: str | os.PathLike[str], sizes: dict[str, int], seed: int = 0) -
             "choose another tiny.folder, or remove that one"
         )
     folder.mkdir(parents=True, exist_ok=True)
-    receipt.write_text(json.dumps(made_from) + "\n")
+    write_whole(receipt, json.dumps(made_from) + "\n")
     for split, size in sizes.items():
         annotations = folder / f"{split}.json"
         videos = folder / "videos" / split
@@ -85,9 +86,7 @@ def make(folder: str | os.PathLike[str], sizes: dict[str, int], seed: int = 0) -
             }
             for name, told in stories.items()
         }
-        partial = annotations.with_suffix(".partial")
-        partial.write_text(json.dumps(rows, indent=0))
-        partial.replace(annotations)
+        write_whole(annotations, json.dumps(rows, indent=0))
 
 
 def story(rng: random.Random) -> dict[str, Any]:

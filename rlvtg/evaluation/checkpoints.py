@@ -6,10 +6,11 @@ from typing import Any
 
 from accelerate.utils import broadcast_object_list
 
+from rlvtg.disk import write_whole
 from rlvtg.evaluation.cross import Cell, cross, plain
 from rlvtg.evaluation.evaluate import dtype, evaluate
 from rlvtg.evaluation.jobs import Job
-from rlvtg.evaluation.predictions import write_metrics, write_whole
+from rlvtg.evaluation.predictions import write_metrics
 from rlvtg.model.family import family
 from rlvtg.model.features import feature_cache
 from rlvtg.model.inputs import Encoder

@@ -22,9 +22,10 @@ from rlvtg.data.annotation import label, lined_rows
 from rlvtg.data.difficulty import EASIER, Reached, of_rows, read_difficulty
 from rlvtg.data.sample import DataError
 from rlvtg.data.selected import Choice, choose_for_round
+from rlvtg.disk import write_whole
 from rlvtg.evaluation.evaluate import gathered, made_from
 from rlvtg.evaluation.predict import predict
-from rlvtg.evaluation.predictions import Prediction, write_whole
+from rlvtg.evaluation.predictions import Prediction
 from rlvtg.evaluation.protocol import answer_iou, protocol
 from rlvtg.model.inputs import Encoder
 from rlvtg.recipe import Difficulty, GrpoStage, Recipe, tasks_of

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from rlvtg.data.sample import DataError
+from rlvtg.disk import write_whole
 from rlvtg.evaluation.metrics import ious
-from rlvtg.evaluation.predictions import Prediction, read_predictions, write_whole
+from rlvtg.evaluation.predictions import Prediction, read_predictions
 from rlvtg.evaluation.protocol import Protocol, protocol, restored
 from rlvtg.evaluation.report import cells, filmstrip, histogram, learning_curves, spread
 from rlvtg.recipe import Video, read_file

@@ -6,13 +6,13 @@ ones, as in an annotation.
 
 import json
 import math
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict, cast
 
 from rlvtg.data.sample import Sample
+from rlvtg.disk import write_whole
 from rlvtg.text.grammar import Grammar
 from rlvtg.text.span import Span, moved
 
@@ -74,15 +74,6 @@ def write_metrics(path: str | Path, metrics: Mapping[str, Any]) -> None:
     """Writes metrics as indented JSON, whole or not at all; ValueError for a number that is not finite, which JSON
     cannot hold."""
     write_whole(path, json.dumps(metrics, indent=2, allow_nan=False) + "\n")
-
-
-def write_whole(path: str | Path, text: str) -> None:
-    """Writes a file that appears whole or not at all, in a folder that is made if absent."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    unfinished.write_text(text, encoding="utf-8")
-    unfinished.replace(path)
 
 
 def read_predictions(path: str | Path) -> list[Prediction]:

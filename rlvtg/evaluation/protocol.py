@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from difflib import get_close_matches
 from typing import Any
 
+from rlvtg.evaluation.multi_span import THRESHOLDS
 from rlvtg.recipe import Evaluation
 from rlvtg.text.grammar import grammar
 from rlvtg.text.span import Span, iou, whole_seconds
@@ -86,6 +87,12 @@ def chosen(settings: Evaluation) -> Protocol:
     if rules.grammar is not None:
         grammar(rules.grammar)
     return rules
+
+
+def metric_names(rules: Protocol) -> list[str]:
+    """The metrics by which models can be compared under `rules`: of what `metrics.score` gives, the averages."""
+    recalls = [f"R1@{threshold:g}" for threshold in rules.thresholds]
+    return ["mIoU", *recalls, *(f"F1@{threshold:g}" for threshold in THRESHOLDS), "mF1", "parse_failure_rate"]
 
 
 def described(rules: Protocol, made_from: Mapping[str, Any]) -> dict[str, Any]:

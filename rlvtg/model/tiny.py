@@ -31,6 +31,8 @@ from transformers import (
 )
 from transformers.video_processing_utils import BaseVideoProcessor
 
+from rlvtg.disk import whole_folder
+
 # The words of the demo's queries.
 WORDS = ("blue", "yellow")
 
@@ -134,8 +136,9 @@ def make(folder: str | os.PathLike[str], seed: int = 0, family: str | None = Non
         return
     processor = tiny_processor(family or QWEN2_5)
     model = tiny_model(processor.tokenizer, seed=seed, family=family or QWEN2_5)
-    processor.save_pretrained(folder)
-    model.save_pretrained(folder)
+    with whole_folder(folder) as made:
+        processor.save_pretrained(made)
+        model.save_pretrained(made)
 
 
 def tiny_processor(family: str = QWEN2_5) -> ProcessorMixin:

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedModel
 from trl import GRPOConfig, GRPOTrainer
 from trl.models.utils import disable_gradient_checkpointing
+from trl.trainer.utils import nanstd
 
 from rlvtg.model.inputs import Encoder, Inputs, batch
 from rlvtg.model.load import prepare
@@ -25,10 +26,10 @@ from rlvtg.reward import NOT_PASSED, Reward
 from rlvtg.rollout.hf import rollout
 from rlvtg.text.grammar import grammar
 from rlvtg.text.span import snapped
+from rlvtg.training.early_stop import SPREAD, StoppingTrainer
 from rlvtg.training.experts import expert_tokens
 from rlvtg.training.groups import GroupTrainer
 from rlvtg.training.prefix import at_least, packed, slices, unpacked
-from rlvtg.training.resume import ResumingTrainer
 from rlvtg.training.sampler import GroupSampler, Order, order_of, shuffled
 from rlvtg.training.setup import generating, keep_features, lora_config, trainable_model, training_arguments
 
@@ -38,7 +39,7 @@ COARSE_TOLERANCE = 0.3
 """The same in bfloat16 or float16, whose rounding depends on how rows are batched."""
 
 
-class VideoGRPOTrainer(ResumingTrainer, GroupTrainer):
+class VideoGRPOTrainer(StoppingTrainer, GroupTrainer):
     """`GroupTrainer` for rows with a `video` column.
 
     Args:
@@ -179,7 +180,29 @@ class VideoGRPOTrainer(ResumingTrainer, GroupTrainer):
             self._log_completion_extra(column, [row[column] for row in inputs])
         self._log_completion_extra("predicted", [[list(span) for span in found] for found in spans])
         self._log_answers(inputs, spans, completion_ids_list)
-        return super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+        rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+        totals = (rewards * self.reward_weights.to(rewards.device)).nansum(dim=1)
+        totals[rewards.isnan().all(dim=1)] = torch.nan
+        mode = "train" if self.model.training else "eval"
+        group = self.num_generations if self.model.training else self.num_generations_eval
+        self._metrics[mode][SPREAD].append(float(nanstd(totals.view(-1, group), dim=1).nanmean()))
+        return rewards
+
+    def between_batches(self) -> bool:
+        return self._step % (self.args.steps_per_generation * self.num_iterations) == 0
+
+    def progress(self) -> dict[str, Any]:
+        tables = {name: {key: list(value) for key, value in self._logs[name].items()} for name in ("rewards", "extra")}
+        lists = {name: list(self._logs[name]) for name in ("prompt", "completion", "advantages")}
+        return super().progress() | {"completions": lists | tables}
+
+    def recall(self, kept: Mapping[str, Any]) -> None:
+        super().recall(kept)
+        for name, logged in kept["completions"].items():
+            for key, values in logged.items() if isinstance(logged, dict) else ():
+                self._logs[name][key].extend(values)
+            if isinstance(logged, list):
+                self._logs[name].extend(logged)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         metrics = self._metrics["train" if self.model.training else "eval"]
@@ -278,7 +301,8 @@ class VideoGRPOTrainer(ResumingTrainer, GroupTrainer):
         self.share_prefix = True
         differences = self.accelerator.gather(((found[0] - found[1]) * alive).abs().max()[None])
         difference = float(differences.max())
-        self._metrics["train"]["shared_prefix/difference"].append(difference)
+        if self.state.global_step == 0:  # a run that goes on from a checkpoint logs what it would have logged unkilled
+            self._metrics["train"]["shared_prefix/difference"].append(difference)
         exact = self.model.dtype == torch.float32 and self.accelerator.mixed_precision == "no"
         tolerance = TOLERANCE if exact else COARSE_TOLERANCE
         if not difference <= tolerance:

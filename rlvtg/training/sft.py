@@ -11,7 +11,7 @@ from trl import SFTConfig, SFTTrainer
 
 from rlvtg.model.inputs import Encoder, batch
 from rlvtg.recipe import Recipe, SftStage
-from rlvtg.training.resume import ResumingTrainer
+from rlvtg.training.early_stop import StoppingTrainer
 from rlvtg.training.setup import keep_features, lora_config, trainable_model, training_arguments
 
 Rows = Sequence[Mapping[str, Any]]
@@ -45,8 +45,8 @@ def target(completion: Sequence[Mapping[str, Any]], processor: ProcessorMixin) -
     return torch.tensor([*ids, processor.tokenizer.eos_token_id])
 
 
-class VideoSFTTrainer(ResumingTrainer, SFTTrainer):
-    """`SFTTrainer` that resumes; what is about video is in the collator."""
+class VideoSFTTrainer(StoppingTrainer, SFTTrainer):
+    """`SFTTrainer` that resumes and may stop early; what is about video is in the collator."""
 
 
 def sft_trainer(

@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
+from rlvtg.disk import write_whole
 from rlvtg.video.index import TIMED_OUT, VideoError
 from rlvtg.video.worker import DecodeWorker, Probe, shared_worker
 
@@ -90,7 +91,7 @@ def write_probes(path: str | os.PathLike[str], probes: Mapping[str, Probe | Vide
         row = {"video": video, "file": _state(video)}
         row |= {"reason": found.reason, "kind": found.kind} if isinstance(found, VideoError) else asdict(found)
         lines.append(json.dumps(row, ensure_ascii=False) + "\n")
-    Path(path).write_text("".join(lines), encoding="utf-8")
+    write_whole(path, "".join(lines))
 
 
 def read_probes(path: str | os.PathLike[str], *, again: bool = False) -> Probes:
