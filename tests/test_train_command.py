@@ -102,8 +102,9 @@ def time_r1(tmp_path_factory: pytest.TempPathFactory) -> Done:
     place = tmp_path_factory.mktemp("time_r1")
     (place / "own").mkdir()
     (place / "own" / "rewards.py").write_text(OTHER_REWARDS_FILE)
-    exports = "stages.rl.export=[adapter, merged]"
-    return train(place, "recipe=time_r1", "scale=tiny", "stages.rl.rewards.letters.weight=1.0", OTHER_REWARDS, exports)
+    own = ("stages.rl.rewards.letters.weight=1.0", OTHER_REWARDS, "stages.rl.export=[adapter, merged]")
+    one_round = ("stages.rl.rounds=1", "stages.rl.reselect=null")
+    return train(place, "recipe=time_r1", "scale=tiny", *own, *one_round)
 
 
 @pytest.fixture(scope="module")
