@@ -379,7 +379,7 @@ def compare_towers(repeats: int) -> None:
 
         def run(stock: bool, grid: torch.Tensor = grid, pixels: torch.Tensor = pixels) -> None:
             use_tower(model, stock)
-            known = {} if stock else grid_arguments(grid, model.config.vision_config)
+            known = {} if stock else grid_arguments(grid, model.model.visual)
             torch.cat(model.model.get_video_features(pixels, grid, **known).pooler_output).sum().backward()
 
         taken = in_turns({"stock": lambda run=run: run(True), "ours": lambda run=run: run(False)}, repeats)

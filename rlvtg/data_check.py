@@ -12,6 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from huggingface_hub import try_to_load_from_cache
+
 from rlvtg.data import tiny
 from rlvtg.data.check import Fault, check, find_faults
 from rlvtg.data.duration import filled
@@ -253,12 +255,14 @@ def decoded(cuts: Iterable[Cut], recipe: Recipe) -> dict[Cut, VideoError]:
 
 
 def pixel_unit(model: str) -> int:
-    """Frame sides are multiples of this many pixels, by the model's own configuration where `model` is a folder; 28 as
-    in Qwen2.5-VL otherwise. A wrong one would only make a run decode once more."""
-    config = Path(model) / "config.json"
-    if not config.is_file():
+    """Frame sides are multiples of this many pixels, by the model's own configuration where `model` is a folder or was
+    downloaded before; 28 as in Qwen2.5-VL otherwise. A wrong one would only make a run decode once more."""
+    config: object = Path(model) / "config.json"
+    if not Path(model).is_dir() and model.count("/") == 1 and model[0] not in "./":
+        config = try_to_load_from_cache(model, "config.json")
+    if not isinstance(config, str | Path) or not Path(config).is_file():
         return 28
-    vision = json.loads(config.read_text(encoding="utf-8")).get("vision_config", {})
+    vision = json.loads(Path(config).read_text(encoding="utf-8")).get("vision_config", {})
     return int(vision.get("patch_size", 14)) * int(vision.get("spatial_merge_size", 2))
 
 

@@ -128,8 +128,8 @@ def examine(recipe: Recipe, *, tolerance: float | None = None) -> list[Line]:
         tolerance: of log-probabilities; default by the model's dtype.
     """
     if recipe.tiny is not None and is_made(recipe, recipe.model):
-        tiny_model.make(recipe.model, seed=recipe.tiny.seed)
-    kind = family(load_config(recipe.model))
+        tiny_model.make(recipe.model, seed=recipe.tiny.seed, family=recipe.family)
+    kind = family(load_config(recipe.model), recipe.family)
     processor = load_processor(recipe.model)
     stage = next(iter(recipe.stages.values()))
     dtype = torch.bfloat16 if recipe.bf16 and stage.lora is not None else torch.float32
@@ -210,7 +210,7 @@ def _clock_line(encoder: Encoder, row: Row) -> Line:
 def expected_positions(
     ids: Sequence[int], grids: Sequence[Sequence[int]], clip: Clip, family: Family, *, text_time: bool
 ) -> tuple[torch.Tensor, int]:
-    """The positions (3, P) of a prompt and of its first completion token, by the rule of Qwen2.5-VL.
+    """The positions (3, P) of a prompt and of its first completion token, by the rule of its family.
 
     Args:
         ids: P token ids.
@@ -222,6 +222,8 @@ def expected_positions(
     """
     times = clip.timestamps
     second_per_patch = family.temporal_patch_size * (times[-1] - times[0]) / (len(times) - 1)
+    # positions for each temporal patch: as many as its seconds are worth, or one where positions hold no seconds
+    worth = 1.0 if family.tokens_per_second is None else second_per_patch * family.tokens_per_second
     places: list[tuple[int, int, int]] = []
     here, token, video = 0, 0, 0
     while token < len(ids):
@@ -231,7 +233,7 @@ def expected_positions(
             continue
         steps, rows, columns = grids[video][0], *(side // family.merge_size for side in grids[video][1:])
         for step in range(steps):
-            moment = 0 if text_time else math.floor(step * second_per_patch * family.tokens_per_second + 1e-9)
+            moment = 0 if text_time else math.floor(step * worth + 1e-9)
             places += [(here + moment, here + r, here + c) for r in range(rows) for c in range(columns)]
         here = max(max(place) for place in places[token:]) + 1
         token, video = len(places), video + 1
@@ -257,13 +259,14 @@ class _Truth:
 
 
 def _at_one_rate(model: PreTrainedModel, encoder: Encoder, row: Row, tolerance: float) -> list[Line]:
-    settings, clip = encoder.settings, encoder.clip(row)
+    settings, clip, kind = encoder.settings, encoder.clip(row), encoder.family
     with torch.no_grad():
         truths = [_truth(model, encoder, some) for some in (row, _longer(row))]
         faults: list[tuple[str, float | None, str | None]] = []
         for name, path in _PATHS.items():
-            if name == "processor" and settings.time == "text":
-                continue  # its stamps are ours; a processor alone knows nothing of them
+            stamps_are_ours = settings.time == "text" and not (kind.writes_stamps and settings.time_format is None)
+            if name == "processor" and stamps_are_ours:
+                continue  # a processor alone knows nothing of them
             difference, fault = path(model, encoder, truths)
             if fault is None and difference is not None and not difference <= tolerance:
                 fault = f"log-probabilities differ by {difference:.2g}, tolerance {tolerance:g}"
@@ -307,7 +310,7 @@ def _truth(model: PreTrainedModel, encoder: Encoder, row: Row) -> _Truth:
         prompt.video.grids.tolist(),
         encoder.clip(row),
         encoder.family,
-        text_time=encoder.settings.time == "text",
+        text_time=encoder.family.has_stamps(encoder.settings.time),
     )
     places = torch.cat([positions, (after + torch.arange(len(ids))).expand(3, -1)], dim=1)
     device = model.device
@@ -386,17 +389,28 @@ def _teacher_forced(
 
 
 def _processor(model: PreTrainedModel, encoder: Encoder, truths: Sequence[_Truth]) -> tuple[float | None, str | None]:
-    """The model's processor, given frames and their metadata, makes the ids and the clock that a run uses."""
+    """The model's processor, given frames and their metadata, makes the ids and the clock that a run uses.
+
+    Where it stamps every temporal patch, transformers 5.19 leaves the markers of the whole video standing around all of
+    them. transformers 4.57, with which Qwen3-VL was released, and vLLM have them replaced (vllm#46817), and so has a
+    run: here the processor is given a bare pad.
+    """
+    processor, stamped = encoder.processor, encoder.family.writes_stamps
     for truth in truths:
         clip, prompt = encoder.clip(truth.row), truth.prompt
-        text = encoder.processor.apply_chat_template(truth.row["prompt"], tokenize=False, add_generation_prompt=True)
+        text = processor.apply_chat_template(truth.row["prompt"], tokenize=False, add_generation_prompt=True)
+        if stamped:
+            markers = processor.vision_start_token, processor.vision_end_token
+            text = text.replace(processor.video_token.join(markers), processor.video_token)
         metadata = {
             "total_num_frames": len(clip.frames),
             "fps": clip.fps,
             "duration": len(clip.frames) / clip.fps,
             "frames_indices": list(range(len(clip.frames))),
         }
-        made = encoder.processor(
+        if stamped:  # made from the times of frames, which need not be evenly spaced
+            metadata |= {"fps": 1.0, "frames_indices": clip.timestamps.tolist()}
+        made = processor(
             text=[text],
             videos=[torch.from_numpy(clip.frames).permute(0, 3, 1, 2)],
             video_metadata=[metadata],
@@ -405,10 +419,12 @@ def _processor(model: PreTrainedModel, encoder: Encoder, truths: Sequence[_Truth
             return_tensors="pt",
         )
         if made["input_ids"][0].tolist() != prompt.input_ids.tolist():
-            return None, f"{made['input_ids'].shape[1]} ids, want the run's {len(prompt.input_ids)}"
-        found, wanted = float(made["second_per_grid_ts"][0]), prompt.video.seconds_per_grid[0]
-        if abs(found - wanted) > 1e-6 * wanted:
-            return None, f"{found:g} seconds per grid, want {wanted:g}"
+            wrote = processor.tokenizer.decode(made["input_ids"][0]).replace(processor.video_token, "")
+            return None, f"{made['input_ids'].shape[1]} ids, want the run's {len(prompt.input_ids)}; it wrote {wrote!r}"
+        if "second_per_grid_ts" in made:
+            found, wanted = float(made["second_per_grid_ts"][0]), prompt.video.seconds_per_grid[0]
+            if abs(found - wanted) > 1e-6 * wanted:
+                return None, f"{found:g} seconds per grid, want {wanted:g}"
     return None, None
 
 

@@ -31,6 +31,9 @@ READERS = (
 # fmt: on
 SAMPLINGS = ("linspace", "interval")
 TIMES = ("positions", "text", "overlay")
+SECONDS = "{:.1f}"  # a stamp, where neither the recipe nor the model's own processor has another
+FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")  # model types
+CLOCKLESS = ("qwen2_vl", "qwen3_vl")  # their positions count temporal patches and hold no seconds
 BACKENDS = ("pyav", "torchcodec", "decord")
 EXPORTS = ("adapter", "merged")
 # The schedules of Hugging Face that need no argument beyond the number of warm-up steps.
@@ -112,9 +115,11 @@ class Video:
     total_pixels: int = 19267584  # all frames of a video together
     sampling: str = "linspace"  # linspace (evenly from first to last frame) | interval (one frame every 1/fps s)
     # positions (temporal rotary positions) | text (a stamp before each pair of frames, and no time in the positions) |
-    # overlay (a stamp drawn on each frame, besides the positions)
+    # overlay (a stamp drawn on each frame, besides what the model has of its own)
     time: str = "positions"
-    time_format: str = "{:.1f}"  # the stamp: {:.1f} is its second, {index} the number of its frame (text: of its pair)
+    # The stamp: {:.1f} is its second, {index} the number of its frame (text: of its pair). null = with time: text what
+    # the model's own processor writes, as Qwen3-VL's does; else {:.1f}.
+    time_format: str | None = None
     backend: str = "pyav"  # pyav | torchcodec | decord: who decodes; the frames and times are the same, or refused
     decode_timeout: float = 300.0  # seconds after which the decoding of one video is given up and its process killed
     duration_slack: float = 2.0  # seconds by which a file may be longer or shorter than its annotation says
@@ -346,6 +351,7 @@ class Recipe:
     name: str = MISSING  # the file's name unless the file says otherwise
     extends: str | None = None  # one parent recipe; null once loaded, since a loaded recipe is complete
     model: str = MISSING  # hub id or folder
+    family: str | None = None  # the model type that the recipe is for, and `tiny` makes: FAMILIES; null = any
     data: dict[str, Source] = MISSING
     video: Video = field(default_factory=Video)
     prompt: str = MISSING  # text with {video} once, {query}, maybe {duration} ...; or a .txt file, read by load
@@ -763,6 +769,9 @@ def check(recipe: Recipe, world_size: int = 1) -> None:
                 raise RecipeError(f"{path}: got {number:g}, allowed: {allowed}")
     _check_model(recipe)
     _check_video(recipe.video)
+    if recipe.family is not None:
+        _check_choice("family", recipe.family, FAMILIES)
+        require_clock(recipe.family, recipe.video.time)
     for path, part in _with_prompts(recipe):
         if part.prompt is not None:
             _check_prompt(path, part.prompt, of_task=isinstance(part, Task))
@@ -776,6 +785,12 @@ def check(recipe: Recipe, world_size: int = 1) -> None:
         if isinstance(stage, GrpoStage):
             _check_grpo(f"stages.{name}", stage, recipe, world_size)
             _check_tasks(f"stages.{name}", stage, recipe)
+
+
+def require_clock(family: str, time: str) -> None:
+    """Raise RecipeError where a model of `family` would be told nothing of seconds under `video.time`."""
+    if family in CLOCKLESS and time == "positions":
+        raise RecipeError(f"video.time: got positions, but those of {family} hold no seconds; want text or overlay")
 
 
 def tasks_of(recipe: Recipe, stage: Stage) -> dict[str | None, Task]:
@@ -858,7 +873,7 @@ def _check_video(video: Video) -> None:
         if video.min_pixels > getattr(video, key):
             raise RecipeError(f"video.min_pixels: got {video.min_pixels}, allowed: up to {key} ({getattr(video, key)})")
     try:
-        stamps = {video.time_format.format(float(number), index=number) for number in (1, 1000)}
+        stamps = {(video.time_format or SECONDS).format(float(number), index=number) for number in (1, 1000)}
     except (ValueError, LookupError, AttributeError, TypeError):
         stamps = set()
     if len(stamps) < 2:

@@ -78,11 +78,12 @@ def run(recipe: Recipe, prepared: Prepared | None) -> int:
     started = time.monotonic()
     state = join(recipe)
     if recipe.tiny is not None and is_made(recipe, recipe.model) and state.is_main_process:
-        tiny_model.make(recipe.model, seed=recipe.tiny.seed)
+        tiny_model.make(recipe.model, seed=recipe.tiny.seed, family=recipe.family)
     prepared = _share(recipe, prepared)
     folder = prepared.folder
     with _telling_how_to_go_on(recipe, folder):
-        kind = family(load_config(recipe.model))  # an unsupported model is refused before its processor is read
+        # an unsupported model is refused before its processor is read
+        kind = family(load_config(recipe.model), recipe.family)
         encoder = Encoder(
             load_processor(recipe.model), kind, recipe.video, store=clip_store(recipe), features=feature_cache(recipe)
         )

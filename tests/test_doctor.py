@@ -13,7 +13,7 @@ from rlvtg.model.family import family
 from rlvtg.model.inputs import Encoder
 from rlvtg.recipe import load
 from rlvtg.rollout import hf
-from tests.tiny_qwen import model_and_processor, row, video_settings, write_video
+from tests.tiny_qwen import OTHERS, SHOWN, model_and_processor, row, video_settings, write_video
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +57,29 @@ def test_all_paths_agree_where_stamps_tell_the_time(tiny, video, time):
     lines = check_parity(model, encoder(tiny, 1.6, time=time), row(video))
     assert faults(lines) == {}
     assert [line.path for line in lines] == (PATHS if time == "text" else ["processor", *PATHS])
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+@pytest.mark.parametrize("settings", [{}, {"time": "overlay"}])
+def test_all_paths_agree_in_other_families(video, kind, settings):
+    tiny = model_and_processor(family=kind)
+    lines = check_parity(tiny[0], encoder(tiny, 2.0, **(SHOWN[kind] | settings)), row(video), [1.6])
+    assert faults(lines) == {}
+    own = kind == "qwen3_vl" or settings  # whose processor says all that a run says
+    assert [line.path for line in lines] == (["processor", *PATHS] if own else PATHS) * 2
+    assert all(line.difference < 1e-4 for line in lines if line.difference is not None)
+
+
+def test_stamps_of_another_time_are_found_by_the_processor_that_would_write_them(video, monkeypatch):
+    tiny, right = model_and_processor(family="qwen3_vl"), model_inputs.own_stamps
+
+    def twice_as_fast(clip, processor):
+        return right(replace(clip, timestamps=clip.timestamps / 2), processor)
+
+    monkeypatch.setattr(model_inputs, "own_stamps", twice_as_fast)
+    found = faults(check_parity(tiny[0], encoder(tiny, 2.0, time="text"), row(video)))
+    assert found.keys() == {("processor", 2.0)}
+    assert "it wrote " in found["processor", 2.0] and "<1.2 seconds>" in found["processor", 2.0]
 
 
 def test_dropped_metadata_is_found_on_every_path_that_uses_it(tiny, video, monkeypatch):

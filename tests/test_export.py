@@ -7,7 +7,7 @@ import pytest
 import torch
 from peft import PeftConfig, PeftModel
 from safetensors import safe_open
-from transformers import AutoProcessor, GenerationConfig, Qwen2_5_VLForConditionalGeneration
+from transformers import AutoModelForImageTextToText, AutoProcessor, GenerationConfig
 
 from rlvtg.export import export
 from rlvtg.model.family import family
@@ -20,7 +20,7 @@ from rlvtg.rollout.hf import rollout
 from rlvtg.training.grpo import grpo_trainer
 from rlvtg.training.setup import generating
 from rlvtg.training.sft import sft_trainer
-from tests.tiny_qwen import row, video_settings, write_video
+from tests.tiny_qwen import OTHERS, QWEN2_5, SHOWN, row, video_settings, write_video
 
 LORA = Lora(r=8, lora_alpha=32)
 SIZES = {"learning_rate": 2e-2, "lr_scheduler_type": "constant", "per_device_train_batch_size": 8, "max_steps": 2}
@@ -30,15 +30,19 @@ GREEDY = GenerationConfig(do_sample=False, max_new_tokens=10, pad_token_id=0, eo
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
     """The folder of an untrained model, and rows about two videos."""
-    folder = tmp_path_factory.mktemp("base")
-    make(folder / "model")
+    return a_base(tmp_path_factory.mktemp("base"))
+
+
+def a_base(folder, family=QWEN2_5):
+    make(folder / "model", family=family)
     videos = [write_video(folder / f"{name}.mp4", seconds=4 + 2 * k, seed=k) for k, name in enumerate("ab")]
     rows = [row(video, query) for video in videos for query in ("a red circle", "when is it blue")]
     return folder / "model", rows
 
 
 def an_encoder(model):
-    return Encoder(load_processor(model), family(load_config(model)), video_settings(1.0))
+    kind = family(load_config(model))
+    return Encoder(load_processor(model), kind, video_settings(1.0, **SHOWN[kind.name]))
 
 
 def trained(base, tmp_path, monkeypatch, kind, **changes):
@@ -102,7 +106,7 @@ def next_logits(model, one):
 
 
 def plain_model(folder):
-    return Qwen2_5_VLForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()
+    return AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval()
 
 
 @pytest.mark.slow
@@ -140,6 +144,13 @@ def test_an_export_gives_the_greedy_tokens_of_the_trainers_model(base, tmp_path,
         assert plainly(adapted, inputs) == expected
         assert (next_logits(adapted, inputs[0]) - logits).abs().max() < 1e-4
         assert PeftConfig.from_pretrained(written["adapter"]).base_model_name_or_path == str(model_folder)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", OTHERS)
+def test_so_it_does_in_other_families(tmp_path, monkeypatch, kind):
+    base = a_base(tmp_path, kind)
+    test_an_export_gives_the_greedy_tokens_of_the_trainers_model(base, tmp_path, monkeypatch, "grpo", {"lora": LORA})
 
 
 def test_a_merged_model_has_the_keys_types_and_files_of_the_model_that_it_was_trained_from(base, tmp_path, monkeypatch):

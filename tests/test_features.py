@@ -18,7 +18,7 @@ from rlvtg.reward import bind
 from rlvtg.training.grpo import grpo_trainer
 from rlvtg.training.setup import keep_features
 from rlvtg.training.sft import sft_trainer
-from tests.tiny_qwen import row, save, video_settings
+from tests.tiny_qwen import OTHERS, SHOWN, row, save, video_settings
 
 PLENTY = 10**8
 G = 4
@@ -108,13 +108,26 @@ def test_a_digest_is_of_one_video_and_of_its_shape():
 @pytest.mark.parametrize("frozen", [["visual"], TOWER], ids=["merged", "before the merger"])
 @pytest.mark.parametrize("settings", [{}, {"time": "text"}, {"max_pixels": 6 * 784, "fps": 2.0}])
 def test_log_probabilities_and_gradients_are_those_without_a_cache(saved, frozen, settings):
+    check_cache(saved, frozen, settings)
+
+
+@pytest.mark.parametrize("family", OTHERS)
+def test_so_they_are_in_other_families(tmp_path, family):
+    """Qwen3-VL keeps what the merger and the deepstack mergers make, or are given, side by side."""
+    other = save(tmp_path, seconds=(4, 6), family=family)
+    rest = {"qwen3_vl": ["visual.pos_embed", "visual.deepstack_merger_list"]}
+    for frozen in (["visual"], TOWER + rest.get(family, [])):
+        check_cache(other, frozen, SHOWN[family])
+
+
+def check_cache(saved, frozen, settings):
     cache = FeatureCache(PLENTY, merged=frozen == ["visual"])
     plain, cached = a_model(saved, frozen), a_model(saved, frozen, cache)
     tower = Tower(cached)
     expected = log_probs(plain, call(saved, an_encoder(saved, **settings)))
     expected.sum().backward()
     gradients = {name: value.grad for name, value in plain.named_parameters() if value.grad is not None}
-    assert any("merger" in name for name in gradients) == (frozen == TOWER)
+    assert any("visual.merger" in name for name in gradients) == (frozen != ["visual"])
     assert not any("blocks" in name for name in gradients)
     encoder = an_encoder(saved, cache, **settings)
     for _ in ("encoded", "kept"):

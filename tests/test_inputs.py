@@ -3,8 +3,9 @@ import torch
 
 from rlvtg.model.family import family
 from rlvtg.model.inputs import Encoder, batch
+from rlvtg.recipe import RecipeError
 from rlvtg.video.decode import read_clip
-from tests.tiny_qwen import model_and_processor, row, video_settings, write_video
+from tests.tiny_qwen import OTHERS, model_and_processor, row, video_settings, write_video
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +50,82 @@ def test_pixels_ids_and_seconds_equal_those_of_the_whole_hugging_face_processor_
     assert torch.equal(ours.video.grids, theirs["video_grid_thw"])
     assert ours.video.seconds_per_grid == pytest.approx([float(theirs["second_per_grid_ts"][0])], rel=1e-6)
     assert ours.video.seconds_per_grid == pytest.approx([2 / fps], rel=1e-6)
+
+
+@pytest.fixture(scope="module")
+def qwen3():
+    return model_and_processor(family="qwen3_vl")
+
+
+@pytest.mark.parametrize("sampling", ["interval", "linspace"])
+@pytest.mark.parametrize("fps", [1.0, 2.0, 4.0, 1.6])
+def test_a_qwen3_vl_prompt_is_that_of_its_own_processor_which_is_told_the_frames_of_the_file(
+    qwen3, video, fps, sampling
+):
+    """Stamps, pixels, and positions, which transformers has right here."""
+    model, processor = qwen3
+    encode = encoder(qwen3, fps=fps, sampling=sampling, time="text")
+    ours, clip = encode(row(video)), encode.clip(row(video))
+    text = processor.apply_chat_template(row(video)["prompt"], tokenize=False, add_generation_prompt=True)
+    theirs = qwen3_processor(processor, text.replace(MARKED, "<|video_pad|>"), clip)
+    assert torch.equal(ours.input_ids, theirs["input_ids"][0])
+    assert torch.equal(ours.video.pixel_values, theirs["pixel_values_videos"])
+    [steps, height, width] = theirs["video_grid_thw"][0].tolist()
+    assert ours.video.grids.tolist() == [[1, height, width]] * steps
+    positions, _ = model.model.get_rope_index(
+        theirs["input_ids"], mm_token_type_ids=theirs["mm_token_type_ids"], video_grid_thw=theirs["video_grid_thw"]
+    )
+    assert torch.equal(ours.position_ids, positions[:, 0])
+    assert ours.next_position == int(positions.max()) + 1
+
+
+def test_the_installed_transformers_leaves_markers_around_the_stamps_of_qwen3_vl_and_we_do_not(qwen3, video):
+    """If this fails, transformers writes again what 4.57 and vLLM write, and the doctor need not help."""
+    processor = qwen3[1]
+    encode = encoder(qwen3, time="text")
+    ours = processor.tokenizer.decode(encode(row(video)).input_ids)
+    text = processor.apply_chat_template(row(video)["prompt"], tokenize=False, add_generation_prompt=True)
+    theirs = processor.tokenizer.decode(qwen3_processor(processor, text, encode.clip(row(video)))["input_ids"][0])
+    head, tail = "<|im_start|>user\n", "a red circle appears<|im_end|>"
+    assert f"{head}<0.2 seconds><|vision_start|><|video_pad|>" in ours and f"<|video_pad|><|vision_end|>{tail}" in ours
+    assert theirs == ours.replace(head, f"{head}<|vision_start|>").replace(tail, f"<|vision_end|>{tail}")
+
+
+MARKED = "<|vision_start|><|video_pad|><|vision_end|>"
+
+
+def qwen3_processor(processor, text, clip, rate=8):
+    frames = [torch.from_numpy(clip.frames).permute(0, 3, 1, 2)]
+    numbers = (clip.timestamps * rate).round().astype(int).tolist()
+    metadata = [{"total_num_frames": int(clip.duration * rate), "fps": rate, "frames_indices": numbers}]
+    return processor(
+        text=[text], videos=frames, video_metadata=metadata, do_sample_frames=False, do_resize=False,
+        return_tensors="pt",
+    )  # fmt: skip
+
+
+def test_a_stamp_of_the_recipe_takes_the_place_of_the_models_own_and_an_overlay_does_not(qwen3, video):
+    def written(**settings):
+        ids = encoder(qwen3, fps=1.0, **settings)(row(video)).input_ids
+        return qwen3[1].tokenizer.decode(ids).replace(MARKED.replace("pad|>", "pad|><|video_pad|>"), "#")
+
+    assert "user\n<0.5 seconds>#<2.5 seconds>#<4.5 seconds>#<6.5 seconds>#a red" in written(time="text")
+    assert "user\n0s#2s#4s#6s#a red" in written(time="text", time_format="{:.0f}s")
+    assert "user\n<0.5 seconds>#<2.5 seconds>#" in written(time="overlay", time_format="{index}")
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_a_model_whose_positions_hold_no_seconds_is_not_asked_without_another_clock(kind):
+    with pytest.raises(RecipeError, match=f"video.time: got positions, but those of {kind} hold no seconds; want text"):
+        encoder(model_and_processor(family=kind))
+
+
+def test_qwen2_vls_positions_count_temporal_patches_at_every_rate(video):
+    tiny = model_and_processor(family="qwen2_vl")
+    for fps in (1.0, 2.0, 4.0):
+        inputs = encoder(tiny, fps=fps, time="overlay")(row(video))
+        moments = inputs.position_ids[0][inputs.input_ids == tiny[0].config.video_token_id].unique()
+        assert (moments - moments[0]).tolist() == list(range(int(4 * fps)))
 
 
 def test_the_time_positions_of_a_prompt_follow_the_sampled_frames_and_not_a_default_rate(tiny, video):

@@ -1,21 +1,23 @@
+import pytest
 import torch
-from transformers import Qwen2_5_VLForConditionalGeneration
+from transformers import AutoModelForImageTextToText
 
 from rlvtg.model.family import family
 from rlvtg.model.inputs import Encoder
 from rlvtg.model.pads import forbid_vision_tokens
+from rlvtg.recipe import FAMILIES
 from rlvtg.rollout.hf import rollout
-from tests.tiny_qwen import model_and_processor, row, video_settings, write_video
+from tests.tiny_qwen import QWEN2_5, SHOWN, model_and_processor, row, video_settings, write_video
 
 
-def a_model_that_wants_pads(tmp_path):
+def a_model_that_wants_pads(tmp_path, kind=QWEN2_5):
     """Its output layer gives vision tokens by far the largest logits."""
-    model, processor = model_and_processor()
+    model, processor = model_and_processor(family=kind)
     ids = list(family(model.config).vision_token_ids)
     model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.detach().clone())
     with torch.no_grad():
         model.lm_head.weight[ids] *= 300
-    encode = Encoder(processor, family(model.config), video_settings(1.0))
+    encode = Encoder(processor, family(model.config), video_settings(1.0, **SHOWN[kind]))
     return model, encode(row(write_video(tmp_path / "a.mp4"))), ids
 
 
@@ -27,8 +29,9 @@ def sample(model, inputs, count):
     return {token for ids in rollout(model, [inputs], config, num_generations=count) for token in ids}
 
 
-def test_vision_tokens_are_never_sampled_even_by_a_model_that_wants_nothing_else(tmp_path):
-    model, inputs, ids = a_model_that_wants_pads(tmp_path)
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_vision_tokens_are_never_sampled_even_by_a_model_that_wants_nothing_else(tmp_path, kind):
+    model, inputs, ids = a_model_that_wants_pads(tmp_path, kind)
     assert not sample(model, inputs, 32) & set(ids)
 
 
@@ -49,10 +52,11 @@ def test_the_policy_gives_them_probability_zero_and_renormalises(tmp_path):
     assert abs(float(probabilities.sum()) - 1) < 1e-5
 
 
-def test_the_bias_is_not_saved_and_does_not_change_a_model_that_is_loaded_again(tmp_path):
-    model, _ = model_and_processor()
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_the_bias_is_not_saved_and_does_not_change_a_model_that_is_loaded_again(tmp_path, kind):
+    model, _ = model_and_processor(family=kind)
     forbid_vision_tokens(model)  # a second time
     model.save_pretrained(tmp_path / "m")
-    loaded, report = Qwen2_5_VLForConditionalGeneration.from_pretrained(tmp_path / "m", output_loading_info=True)
+    loaded, report = AutoModelForImageTextToText.from_pretrained(tmp_path / "m", output_loading_info=True)
     assert loaded.lm_head.bias is None
     assert not report["unexpected_keys"] and not report["missing_keys"]

@@ -78,6 +78,14 @@ def test_pads_that_do_not_fit_the_grids_are_an_error(ids, grids, message):
         positions(ids, grids, [1.0] * len(grids))
 
 
+@pytest.mark.parametrize("kind", ["qwen2_vl", "qwen3_vl"])
+def test_where_positions_hold_no_seconds_a_temporal_patch_is_one_position(kind):
+    facts = family(model_and_processor(family=kind)[0].config)
+    ids = torch.tensor([1, *[facts.video_token_id] * 4, 5])
+    found, _ = prompt_positions(ids, torch.tensor([[4, 2, 2]]), [2.5], facts)
+    assert found[0].tolist() == [0, 1, 2, 3, 4, 5]
+
+
 def test_ours_differ_from_the_installed_transformers_only_behind_the_video():
     """If this fails, transformers has changed how it places text behind a video: read its release notes."""
     model, processor = model_and_processor()

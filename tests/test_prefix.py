@@ -15,7 +15,7 @@ from rlvtg.model.inputs import Encoder, batch
 from rlvtg.model.load import prepare
 from rlvtg.model.prefix_attention import plan
 from rlvtg.training.prefix import at_least, packed, slices, unpacked
-from tests.tiny_qwen import model_and_processor, row, video_settings, write_video
+from tests.tiny_qwen import OTHERS, SHOWN, model_and_processor, row, video_settings, write_video
 
 C = 7
 LENGTHS = (1, 3, 7, 5, 2, 7, 4, 6, 1, 2)  # of completions; repeated as needed
@@ -156,6 +156,54 @@ def test_log_probabilities_entropies_and_gradients_equal_the_plain_path(tiny, vi
     work = a_batch(tiny, groups(videos), **settings)
     expected = plain(tiny[0], *work)
     assert expected[2].keys() == {name for name, _ in tiny[0].named_parameters()}
+    assert faults(shared(tiny[0], *work), expected) == []
+
+
+@pytest.fixture(params=OTHERS)
+def other(request):
+    """A model and processor of another family, and how it is told the time."""
+    model, processor = model_and_processor(family=request.param)
+    return (with_head(model), processor), SHOWN[request.param]
+
+
+@pytest.mark.parametrize(
+    ("groups", "settings"),
+    [(two_groups, {"fps": 1.6}), (two_levels, {}), (two_levels, {"time": "overlay"}), (query_first, {})],
+    ids=["two groups", "two levels", "overlay", "query first"],
+)
+def test_so_they_do_in_other_families(other, videos, groups, settings):
+    tiny, shown = other
+    work = a_batch(tiny, groups(videos), **(shown | settings))
+    expected = plain(tiny[0], *work)
+    assert expected[2].keys() == {name for name, _ in tiny[0].named_parameters()}
+    assert faults(shared(tiny[0], *work), expected) == []
+
+
+def test_checkpointing_and_lora_are_exact_in_other_families(other, videos):
+    tiny, shown = other
+    torch.manual_seed(0)
+    targets = ["q_proj", "v_proj", "up_proj", "qkv", "linear_fc1"]
+    model = get_peft_model(tiny[0], LoraConfig(r=4, target_modules=targets, init_lora_weights=False))
+    work = a_batch(tiny, two_levels(videos), **shown)
+    expected = plain(model, *work)
+    checkpointed(model, reentrant=False)
+    assert faults(shared(model, *work), expected) == []
+
+
+def test_deepstack_features_of_other_places_show(videos):
+    """What Qwen3-VL's tower gives to the first layers of the language model matters, and where."""
+    tiny, settings = model_and_processor(family="qwen3_vl"), SHOWN["qwen3_vl"]
+    work = a_batch((with_head(tiny[0]), tiny[1]), two_levels(videos), **settings)
+    expected = plain(tiny[0], *work)
+
+    def spoil(module, args, kwargs):
+        deep = [value.flip(0) for value in kwargs["deepstack_visual_embeds"]]
+        return args, kwargs | {"deepstack_visual_embeds": deep}
+
+    hook = tiny[0].model.language_model.register_forward_pre_hook(spoil, with_kwargs=True)
+    found = shared(tiny[0], *work)
+    hook.remove()
+    assert (found[0] - expected[0]).abs().max() > 1e-3
     assert faults(shared(tiny[0], *work), expected) == []
 
 

@@ -654,6 +654,8 @@ def test_a_cycle_through_two_files_is_named(here: Path) -> None:
         ("stages.rl.lora.lora_dropout=1.5", "stages.rl.lora.lora_dropout: got 1.5, allowed: from 0 to below 1"),
         ("video.sampling=linspaced", "video.sampling: got 'linspaced', nearest: linspace (allowed: "),
         ("video.time=txt", "video.time: got 'txt', nearest: text (allowed: positions, text, overlay)"),
+        ("family=qwen2", "family: got 'qwen2', nearest: qwen2_vl (allowed: qwen2_vl, qwen2_5_vl, qwen3_vl)"),
+        ("family=qwen3_vl", "video.time: got positions, but those of qwen3_vl hold no seconds; want text or overlay"),
         ("video.time_format=seconds", "video.time_format: got 'seconds', want a format of one number"),
         ("video.time_format={:.1f} {}", "video.time_format: got '{:.1f} {}', want a format of one number"),
         ("video.backend=av", "video.backend: got 'av', nearest: pyav (allowed: pyav, torchcodec, decord)"),

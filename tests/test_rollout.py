@@ -7,7 +7,7 @@ from transformers import GenerationConfig
 from rlvtg.model.family import family
 from rlvtg.model.inputs import Encoder, batch
 from rlvtg.rollout.hf import rollout
-from tests.tiny_qwen import model_and_processor, row, video_settings, write_video
+from tests.tiny_qwen import OTHERS, SHOWN, model_and_processor, row, video_settings, write_video
 
 SAMPLING = GenerationConfig(do_sample=True, max_new_tokens=12, pad_token_id=0, eos_token_id=2, top_k=0)
 GREEDY = GenerationConfig(do_sample=False, max_new_tokens=12, pad_token_id=0, eos_token_id=2)
@@ -16,6 +16,12 @@ GREEDY = GenerationConfig(do_sample=False, max_new_tokens=12, pad_token_id=0, eo
 @pytest.fixture(scope="module")
 def tiny():
     return model_and_processor()
+
+
+@pytest.fixture(scope="module", params=OTHERS)
+def other(request):
+    """A model and processor of another family, and how it is told the time."""
+    return model_and_processor(family=request.param), SHOWN[request.param]
 
 
 @pytest.fixture(scope="module")
@@ -54,8 +60,16 @@ def policy(model, inputs, completions):
     ids=["1 fps", "2 fps", "4 fps", "fractional interval", "text", "overlay"],
 )
 def test_the_policy_gives_sampled_tokens_the_log_probability_they_were_sampled_with(tiny, videos, settings):
-    model, _ = tiny
-    inputs = prompts(tiny, videos, **settings)
+    check_sampling(tiny[0], prompts(tiny, videos, **settings))
+
+
+@pytest.mark.parametrize("settings", [{"fps": 2.0}, {"fps": 1.6}, {"fps": 1.0, "time": "overlay"}])
+def test_so_it_does_in_other_families(other, videos, settings):
+    tiny, shown = other
+    check_sampling(tiny[0], prompts(tiny, videos, **(shown | settings)))
+
+
+def check_sampling(model, inputs):
     # plain `generate` on unique prompts reports the distribution that it sampled from
     nothing = torch.zeros((2, 0), dtype=torch.long)
     call = batch(inputs, nothing, nothing, pad_token_id=0)
@@ -78,8 +92,16 @@ def test_the_policy_gives_sampled_tokens_the_log_probability_they_were_sampled_w
 
 @pytest.mark.parametrize("settings", [{"fps": 2.0}, {"fps": 1.6}, {"fps": 1.0, "time": "text"}])
 def test_prefilling_once_gives_the_greedy_tokens_of_plain_generation(tiny, videos, settings):
-    model, _ = tiny
-    inputs = prompts(tiny, videos, **settings)
+    check_greedy(tiny[0], prompts(tiny, videos, **settings))
+
+
+@pytest.mark.parametrize("settings", [{"fps": 2.0}, {"fps": 1.0, "time": "overlay"}])
+def test_so_it_does_in_other_families_too(other, videos, settings):
+    tiny, shown = other
+    check_greedy(tiny[0], prompts(tiny, videos, **(shown | settings)))
+
+
+def check_greedy(model, inputs):
     ours = rollout(model, inputs, GREEDY, num_generations=3)
     for index, one in enumerate(inputs):
         with torch.no_grad():

@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration
+from transformers import AutoModelForImageTextToText, AutoProcessor, Qwen2_5_VLForConditionalGeneration
 
 from rlvtg.evaluation.metrics import score
 from rlvtg.evaluation.predictions import read_predictions
@@ -129,6 +129,30 @@ def changed(before: Path, after: Path) -> list[str]:
     one, other = weights(before), weights(after)
     assert one.keys() == other.keys()
     return [name for name in one if not torch.equal(one[name], other[name])]
+
+
+# --- a recipe of another family
+
+
+@pytest.mark.slow
+def test_timelens_8b_runs_its_stages_on_a_tiny_qwen3_vl(tmp_path: Path) -> None:
+    """SFT, the difficulty pass with the model from SFT, and GRPO, each after the parity checks of its own."""
+    done = train(tmp_path, "recipe=timelens_8b", "scale=tiny", "stages.rl.rewards.letters.weight=1.0")
+    run = tmp_path / "runs/timelens_8b"
+    model = AutoModelForImageTextToText.from_pretrained(run / "rl/merged")
+    assert model.config.model_type == "qwen3_vl"
+    assert type(AutoProcessor.from_pretrained(run / "rl/merged")).__name__ == "Qwen3VLProcessor"
+    folders = [tmp_path / "data/tiny_scale/model", run / "sft/merged", run / "rl/merged"]
+    for before, after in zip(folders, folders[1:], strict=False):
+        learned = {name.removeprefix("model.") for name in changed(before, after)}
+        assert any(name.startswith("language_model") for name in learned)
+        assert {name.split(".")[1] for name in learned if name.startswith("visual")} == {"merger"}
+    asked = [json.loads(line) for line in (run / "rl/difficulty.jsonl").read_text().splitlines()]
+    assert len(asked) >= 4
+    assert len(scalars(run / "rl")["train/reward"]) == 2
+    prompts = pd.concat(map(pd.read_parquet, (run / "rl").glob("completions/*.parquet")))["prompt"]
+    assert len(prompts) and done.recipe().family == "qwen3_vl"
+    assert set(done.table()) >= {"before", "sft", "rl"}
 
 
 # --- a paper's recipe
@@ -529,7 +553,7 @@ def test_a_video_that_is_missing_from_the_demos_data_is_named(tmp_path: Path) ->
     ("argv", "said"),
     [
         ("stages.cold_start.freeze=[visual.block]", "freeze: the model has no part 'visual.block'; parts are visual."),
-        ("model=other", "model: type 'llama' is not supported; supported are qwen2_5_vl"),
+        ("model=other", "model: type 'llama' is not supported; supported are qwen2_vl, qwen2_5_vl, qwen3_vl"),
     ],
 )
 def test_what_only_the_model_can_tell_is_one_sentence_too(tmp_path: Path, argv: str, said: str) -> None:

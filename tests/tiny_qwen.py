@@ -1,4 +1,4 @@
-"""A tiny real Qwen2.5-VL with a real processor, and real mp4 files, for the tests."""
+"""A tiny real model of each family with a real processor, and real mp4 files, for the tests."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,17 +12,23 @@ from transformers import PreTrainedModel, ProcessorMixin
 
 from rlvtg.model.inputs import Inputs
 from rlvtg.model.load import prepare
-from rlvtg.model.tiny import tiny_model, tiny_processor
-from rlvtg.recipe import Video
+from rlvtg.model.tiny import QWEN2_5, tiny_model, tiny_processor
+from rlvtg.recipe import FAMILIES, Video
 
 # The weights are scaled up: at the usual initialisation the logits are so flat that a real error looks like rounding.
 SCALE = 1.7
 
+OTHERS = [family for family in FAMILIES if family != QWEN2_5]
+# How each family is told the time: two of them need text for it.
+SHOWN: dict[str, dict[str, Any]] = {QWEN2_5: {}} | {family: {"time": "text"} for family in OTHERS}
 
-def model_and_processor(scale: float = SCALE, seed: int = 0, **sizes: Any) -> tuple[PreTrainedModel, ProcessorMixin]:
+
+def model_and_processor(
+    scale: float = SCALE, seed: int = 0, family: str = QWEN2_5, **sizes: Any
+) -> tuple[PreTrainedModel, ProcessorMixin]:
     """A prepared float32 model in eval mode, and its processor."""
-    processor = tiny_processor()
-    model = tiny_model(processor.tokenizer, seed=seed, **sizes)
+    processor = tiny_processor(family)
+    model = tiny_model(processor.tokenizer, seed=seed, family=family, **sizes)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(scale)
@@ -46,9 +52,11 @@ def write_video(
     return str(path)
 
 
-def save(folder: Path, seconds: Sequence[float], scale: float = SCALE) -> tuple[Path, ProcessorMixin, list[str]]:
+def save(
+    folder: Path, seconds: Sequence[float], scale: float = SCALE, family: str = QWEN2_5
+) -> tuple[Path, ProcessorMixin, list[str]]:
     """(`folder` with a model and its processor in `folder/model`, the processor, videos as long as `seconds` says)."""
-    model, processor = model_and_processor(scale)
+    model, processor = model_and_processor(scale, family=family)
     model.save_pretrained(folder / "model")
     processor.save_pretrained(folder / "model")
     names = ascii_lowercase[: len(seconds)]

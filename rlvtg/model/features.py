@@ -29,7 +29,8 @@ class FeatureCache:
         max_bytes: the budget.
         merged: keep what the merger makes of the tower's output, one vector for each video token. Without it the output
             itself is kept, which a merger that is trained runs on in every pass: larger by merge_size**2 * (width of
-            the tower) / (width of the language model), 1.4 times for Qwen2.5-VL-7B and 2.5 times for 3B.
+            the tower) / (width of the language model), 1.4 times for Qwen2.5-VL-7B and 2.5 times for 3B. What
+            Qwen3-VL's other mergers make for the first layers of the language model is kept in either case.
     """
 
     def __init__(self, max_bytes: int, *, merged: bool = True) -> None:

@@ -11,11 +11,12 @@ from typing import Any
 
 import torch
 from transformers import ProcessorMixin
+from transformers.video_utils import VideoMetadata
 
 from rlvtg.model.family import Family
 from rlvtg.model.features import FeatureCache, content_digests
 from rlvtg.model.positions import prompt_positions
-from rlvtg.recipe import Video
+from rlvtg.recipe import SECONDS, Video, require_clock
 from rlvtg.video.cache import ClipCache
 from rlvtg.video.decode import Clip
 from rlvtg.video.overlay import numbered
@@ -24,13 +25,14 @@ from rlvtg.video.store import ClipStore
 
 @dataclass(frozen=True)
 class VideoInputs:
-    """One clip as the vision tower takes it: one video, or in `time: text` one video for each temporal patch.
+    """One clip as the vision tower takes it: one video, or with stamps in the text one for each temporal patch.
 
     Attributes:
         pixel_values: (patches, channels * temporal_patch_size * patch_size**2) float32.
         grids: (V, 3) the grid (t, h, w) of each video, in patches.
         seconds_per_grid: V seconds between grid steps.
         starts: V seconds at which each video's first frame is shown.
+        stamps: V texts that the model's own processor writes before the videos; none where it writes nothing.
         digests: V digests of the content of each video, for the feature cache; none where there is no cache.
     """
 
@@ -38,6 +40,7 @@ class VideoInputs:
     grids: torch.Tensor
     seconds_per_grid: tuple[float, ...]
     starts: tuple[float, ...]
+    stamps: tuple[str, ...] = ()
     digests: tuple[str, ...] = ()
 
 
@@ -71,18 +74,32 @@ def video_inputs(clip: Clip, processor: ProcessorMixin, family: Family, *, time:
     frames = torch.from_numpy(clip.frames).permute(0, 3, 1, 2)
     if len(frames) % step:
         raise ValueError(f"a clip has {len(frames)} frames, which is not a multiple of the temporal patch size {step}")
-    videos = list(frames.split(step)) if time == "text" else [frames]
+    is_cut = family.has_stamps(time)
+    videos = list(frames.split(step)) if is_cut else [frames]
     pixels = processor.video_processor(
         videos=videos, do_resize=False, do_sample_frames=False, input_data_format="channels_first", return_tensors="pt"
     )
     seconds = seconds_per_grid(clip, family)
-    starts = clip.timestamps[::step].tolist() if time == "text" else [float(clip.timestamps[0])]
+    starts = clip.timestamps[::step].tolist() if is_cut else [float(clip.timestamps[0])]
     return VideoInputs(
         pixel_values=pixels["pixel_values_videos"],
         grids=pixels["video_grid_thw"],
         seconds_per_grid=(seconds,) * len(videos),
         starts=tuple(starts),
+        stamps=tuple(own_stamps(clip, processor)) if family.writes_stamps else (),
     )
+
+
+def own_stamps(clip: Clip, processor: ProcessorMixin) -> list[str]:
+    """What a processor that stamps temporal patches writes before each of a clip, from the frames' real times."""
+    side, step = processor.video_processor.merge_size, processor.video_processor.temporal_patch_size
+    # at one frame per second the numbers of frames are seconds
+    metadata = VideoMetadata(len(clip.timestamps), fps=1.0, frames_indices=clip.timestamps.tolist())
+    one_token_each = torch.tensor([[len(clip.timestamps) // step, side, side]])
+    written = processor.replace_video_token({"video_grid_thw": one_token_each, "video_metadata": [metadata]}, 0)
+    for wrapper in (processor.vision_start_token, processor.vision_end_token):  # as the chat template writes them too
+        written = written.replace(wrapper, "")
+    return written.split(processor.video_token)[:-1]
 
 
 def with_stamps(
@@ -126,7 +143,7 @@ def prompt_inputs(
     family: Family,
     *,
     time: str,
-    time_format: str,
+    time_format: str | None,
     events: Sequence[Mapping[str, Any]] = (),
 ) -> Inputs:
     """Token ids and positions of a conversation about one clip, up to where the completion starts.
@@ -134,16 +151,21 @@ def prompt_inputs(
     Args:
         messages: conversation with one `{"type": "video"}` part.
         video: that part's pixels.
-        time: `text` puts a stamp before each temporal patch; otherwise seconds are M-RoPE positions alone.
-        time_format: format of a stamp, of its second or of the patch's `index`.
+        time: `text` puts a stamp before each temporal patch, as the model's own processor may do anyway; otherwise
+            seconds are M-RoPE positions alone.
+        time_format: format of a stamp, of its second or of the patch's `index`; None is the processor's own, if any.
         events: with `time: text`, events (`start`, `end`, `text`) to narrate behind each temporal patch, with labels.
 
     Raises:
         ValueError: the chat template rendered another number of videos than there are.
     """
     narration = narrated(events, video.starts, video.seconds_per_grid[0]) if events else [""] * len(video.grids)
-    if time == "text":
-        stamps = [time_format.format(start, index=index) for index, start in enumerate(video.starts)]
+    if family.has_stamps(time):
+        wording = time_format if time == "text" else None  # an overlay's is of what it draws
+        if wording is None and video.stamps:
+            stamps = list(video.stamps)
+        else:
+            stamps = [(wording or SECONDS).format(start, index=index) for index, start in enumerate(video.starts)]
         messages = with_stamps(messages, stamps, narration if events else ())
     text = processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     # a pad is a token of its own, so the text between two pads is tokenised as it would be in the whole
@@ -184,6 +206,9 @@ class Encoder:
         max_bytes: budget of the patches kept in memory, and again of the decoded clips.
         store: decoded clips on disk, if they are to be kept.
         features: what the run's models keep of the videos that they have encoded, if they do (`share_vision`).
+
+    Raises:
+        RecipeError: a family that is told nothing of seconds with these settings.
     """
 
     def __init__(
@@ -196,6 +221,7 @@ class Encoder:
         store: ClipStore | None = None,
         features: FeatureCache | None = None,
     ) -> None:
+        require_clock(family.name, settings.time)
         self.processor, self.family, self.settings, self.features = processor, family, settings, features
         self.clips = ClipCache(settings, max_bytes=max_bytes, factor=family.pixel_unit, store=store)
         self._max_bytes, self._bytes = max_bytes, 0
@@ -231,7 +257,7 @@ class Encoder:
         if key not in self._videos:
             clip = self.clip(row, settings)
             if settings.time == "overlay":
-                frames = numbered(clip.frames, clip.timestamps.tolist(), settings.time_format)
+                frames = numbered(clip.frames, clip.timestamps.tolist(), settings.time_format or SECONDS)
                 clip = replace(clip, frames=frames)
             video = video_inputs(clip, self.processor, self.family, time=settings.time)
             if self.features is not None:

@@ -9,11 +9,11 @@ import torch
 from peft import PeftModel
 from transformers import (
     AutoConfig,
+    AutoModelForImageTextToText,
     AutoProcessor,
     PreTrainedConfig,
     PreTrainedModel,
     ProcessorMixin,
-    Qwen2_5_VLForConditionalGeneration,
 )
 
 from rlvtg.model.family import family
@@ -43,9 +43,8 @@ def load_model(
     Raises:
         RecipeError: a model family that the library does not know.
     """
-    model = Qwen2_5_VLForConditionalGeneration.from_pretrained(
-        path, dtype=dtype, attn_implementation=attn_implementation
-    )
+    family(load_config(path))
+    model = AutoModelForImageTextToText.from_pretrained(path, dtype=dtype, attn_implementation=attn_implementation)
     prepare(model)
     return model
 
@@ -87,7 +86,6 @@ def prepare(model: PreTrainedModel) -> None:
 
     See `vision.py`, `vision_attention.py`, `patch_embedding.py`, `prefix_attention.py` and `pads.py`.
     """
-    family(model.config)
     share_vision(model)
     batch_chunks(model)
     multiply_patches(model)

@@ -6,7 +6,9 @@ from here and hands them to the model, which then computes none of its own.
 Source: Qwen2.5-VL (arXiv 2502.13923, section 2.1.3). Text advances all three axes by one per token. A video of a
 (t, h, w) grid, merged `merge_size` by `merge_size`, starts at the next free position p: its tokens lie at
 (p + floor(k * seconds_per_grid * tokens_per_second), p + row, p + column) for grid step k, and the text behind it
-starts one above the largest of these.
+starts one above the largest of these. Where positions hold no seconds, the first of the three is p + k: in Qwen2-VL
+(arXiv 2409.12191, section 2.1), and in Qwen3-VL (arXiv 2511.21631), which moreover takes every temporal patch for a
+video of its own behind its stamp.
 Differs: transformers 5.3 to 5.23 start that text at p + max(h, w) / merge_size, as if a video took no time.
 """
 
@@ -63,6 +65,8 @@ def prompt_positions(
 def _video_positions(grid: tuple[int, ...], seconds_per_grid: float, family: Family) -> torch.Tensor:
     """Positions (3, t * h * w / merge_size**2) of a video that starts at 0."""
     steps, height, width = grid[0], grid[1] // family.merge_size, grid[2] // family.merge_size
-    # the product is taken before rounding down: an interval below one position must not collapse to zero
-    time = (torch.arange(steps, dtype=torch.float64) * seconds_per_grid * family.tokens_per_second + 1e-6).long()
-    return torch.stack(torch.meshgrid(time, torch.arange(height), torch.arange(width), indexing="ij")).flatten(1)
+    time = torch.arange(steps, dtype=torch.float64)
+    if family.tokens_per_second is not None:
+        # the product is taken before rounding down: an interval below one position must not collapse to zero
+        time = time * seconds_per_grid * family.tokens_per_second + 1e-6
+    return torch.stack(torch.meshgrid(time.long(), torch.arange(height), torch.arange(width), indexing="ij")).flatten(1)

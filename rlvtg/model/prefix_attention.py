@@ -180,7 +180,7 @@ def obstacle(model: torch.nn.Module) -> str | None:
     config = text.config
     if config._attn_implementation != NAME:
         return f"its text part runs {config._attn_implementation} attention, want sdpa"
-    if "sliding_attention" in config.layer_types:
+    if "sliding_attention" in (getattr(config, "layer_types", None) or ()):  # Qwen3-VL's has none
         return "it has layers with a sliding window, which would have to slide along each branch"
     dropout = max(
         [config.attention_dropout, *(part.p for part in model.modules() if isinstance(part, torch.nn.Dropout))]

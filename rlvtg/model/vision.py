@@ -5,6 +5,9 @@ same frames. With `share_vision` a call may give each video once plus `video_row
 row; the features are computed inside the model's own forward (so DDP, ZeRO and checkpointing see an ordinary call)
 and repeated. A call that also gives `video_keys`, a digest of the content of each video, takes the features from a
 `FeatureCache` if the model has one.
+
+Qwen3-VL's tower makes features for the outputs of the language model's first layers besides those for its input
+("deepstack"). The two stand side by side in the features of a video, until the language model is given them.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,6 +18,7 @@ import torch
 from peft import PeftModel
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.models.qwen3_vl.modeling_qwen3_vl import BaseModelOutputWithDeepstackFeatures
 
 from rlvtg.model.features import FeatureCache, Key, digest
 from rlvtg.model.grids import grid_arguments
@@ -55,8 +59,8 @@ class _Sharing:
             features = _encode(backbone, pixel_values, grids)
         else:
             features = self._kept(self.cache, backbone, pixel_values, grids, keys)
-        shared = tuple(features[video] for row in rows for video in row)
-        kwargs["mm_encoder_outputs"] = {"video": BaseModelOutputWithPooling(pooler_output=shared)}
+        shared = [features[video] for row in rows for video in row]
+        kwargs["mm_encoder_outputs"] = {"video": _handed_over(shared, backbone.visual)}
         return args, kwargs
 
     def _kept(
@@ -82,10 +86,7 @@ class _Sharing:
                 found[keys[video]] = features
         features = {key: value.to(pixel_values.device) for key, value in found.items() if value is not None}
         if not cache.merged:
-            width = visual.config.hidden_size
-            merged = visual.merger(torch.cat([value.reshape(-1, width) for value in features.values()]))
-            sizes = [len(value) for value in features.values()]
-            features = dict(zip(features, merged.split(sizes), strict=True))
+            features = dict(zip(features, _merged(list(features.values()), visual), strict=True))
         return [features[key] for key in keys]
 
     def _key(self, cache: FeatureCache, visual: torch.nn.Module, key: str, device: str) -> Key:
@@ -111,8 +112,39 @@ def _learns(visual: torch.nn.Module, merged: bool) -> bool:
 
 def _encode(backbone: torch.nn.Module, pixel_values: torch.Tensor, grids: torch.Tensor) -> Sequence[torch.Tensor]:
     """The features (tokens, width) of each video."""
-    known = grid_arguments(grids, backbone.visual.config)
-    return backbone.get_video_features(pixel_values, grids, return_dict=True, **known).pooler_output
+    known = grid_arguments(grids, backbone.visual)
+    made = backbone.get_video_features(pixel_values, grids, return_dict=True, **known)
+    deep = getattr(made, "deepstack_features", None)
+    if not deep:
+        return made.pooler_output
+    return [torch.cat(parts, dim=1) for parts in zip(made.pooler_output, *deep, strict=True)]
+
+
+def _deep_widths(visual: torch.nn.Module) -> list[int]:
+    """How wide each of the deepstack features is, which are the last columns of a video's features."""
+    return [visual.config.out_hidden_size for _ in getattr(visual.config, "deepstack_visual_indexes", ())]
+
+
+def _merged(kept: Sequence[torch.Tensor], visual: torch.nn.Module) -> list[torch.Tensor]:
+    """Kept features of videos, in which what the merger is given stands in the place of what it makes of that."""
+    deep = sum(_deep_widths(visual))
+    tower = [value[:, : value.shape[1] - deep] for value in kept]
+    width = tower[0].shape[1] // visual.config.spatial_merge_size**2
+    merged = visual.merger(torch.cat([value.reshape(-1, width) for value in tower])).split([len(each) for each in kept])
+    if not deep:
+        return list(merged)
+    return [torch.cat([made, value[:, -deep:]], dim=1) for made, value in zip(merged, kept, strict=True)]
+
+
+def _handed_over(features: Sequence[torch.Tensor], visual: torch.nn.Module) -> BaseModelOutputWithPooling:
+    """The features of the videos of all rows as the model's own tower gives them."""
+    widths = _deep_widths(visual)
+    if not widths:
+        return BaseModelOutputWithPooling(pooler_output=tuple(features))
+    first, *deep = zip(
+        *[value.split([value.shape[1] - sum(widths), *widths], dim=1) for value in features], strict=True
+    )
+    return BaseModelOutputWithDeepstackFeatures(pooler_output=first, deepstack_features=deep)
 
 
 @contextmanager

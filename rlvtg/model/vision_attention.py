@@ -1,7 +1,7 @@
 """Attention of the vision tower in a few calls instead of one for each chunk of patches; the numbers are the same.
 
-Qwen2.5-VL's tower attends within windows of a frame and within frames. Outside flash attention transformers runs one
-sdpa call for each such chunk, thousands for a video. Here chunks of equal length go through one call together.
+The towers attend within frames, and Qwen2.5-VL's within windows of a frame too. Outside flash attention transformers
+runs one sdpa call for each such chunk, thousands for a video. Here chunks of equal length go through one call together.
 """
 
 from typing import Any
