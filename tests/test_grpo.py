@@ -342,7 +342,7 @@ def test_snapped_spans_are_what_is_rewarded_and_logged(saved, tmp_path, monkeypa
 
 
 def test_trl_awaits_a_judge_and_goes_on_without_one(saved, tmp_path, monkeypatch):
-    texts = ["<answer>the circle is red</answer>", "<answer>it turns blue</answer>", "no caption"]
+    texts = ["<answer>the circle is red</answer>", "<answer>it turns blue</answer>", "no caption", "none"]
     completions = [[{"role": "assistant", "content": text}] for text in texts]
     rows = [row(video, answer="red. blue") for video in saved[2]]
 
@@ -355,9 +355,9 @@ def test_trl_awaits_a_judge_and_goes_on_without_one(saved, tmp_path, monkeypatch
         rewards = {"tiou": RewardSpec(), "caption_recall": RewardSpec(args=judge.knobs(retries=0))}
         trainer = a_trainer(saved, tmp_path, monkeypatch, rows=rows, rewards=rewards)
         values, metrics = scored(trainer)
-    assert values == [0.5, 0.5, 0.0]
+    assert values == [0.5, 0.5, 0.0, 0.0]
     assert metrics["caption_recall/failed"] == [0.0]
     with pytest.warns(RuntimeWarning, match="caption_recall: no judgement from judge"):
         values, metrics = scored(trainer)
-    assert values == pytest.approx([math.nan, math.nan, 0.0], nan_ok=True)
-    assert metrics["caption_recall/failed"] == [0.0, pytest.approx(2 / 3)]
+    assert values == pytest.approx([math.nan, math.nan, 0.0, 0.0], nan_ok=True)
+    assert metrics["caption_recall/failed"] == [0.0, 0.5]
