@@ -1,7 +1,8 @@
 """What a policy update costs when a group shares its prompt, against full rows and against rows that share the vision.
 
     python benchmarks/prefix.py update --prompt 2048 --group 8 --completion 128 [--repeats 5] [--ragged]
-    python benchmarks/prefix.py grid
+    python benchmarks/prefix.py grid > grid.md
+    python benchmarks/prefix.py plot grid.md prefix.png
     python benchmarks/prefix.py queries [--queries 4]
     python benchmarks/prefix.py memory
     python benchmarks/prefix.py step
@@ -58,7 +59,12 @@ from rlvtg.training.prefix import packed
 
 SIDE = 20  # patches along each side of a frame: 100 tokens for a pair of frames
 WAYS = ("full rows", "vision shared", "prefix shared")
-GRID = [(p, g, c) for p in (512, 2048) for g in (4, 8, 16) for c in (32, 128, 256)] + [(4096, 4, 128), (4096, 8, 128)]
+GRID = [
+    *((512, group, completion) for group in (4, 8, 16) for completion in (32, 128)),
+    *((1024, group, 128) for group in (4, 8, 16)),
+    *((2048, group, 32) for group in (4, 8)),
+    *((2048, 8, completion) for completion in (128, 256)),
+]
 
 
 def a_model() -> Qwen2_5_VLForConditionalGeneration:
@@ -387,6 +393,26 @@ def compare_towers(repeats: int) -> None:
         print(f"| {name} | {seconds(stock)} | {seconds(ours)} | {ratio(stock, ours)} |", flush=True)
 
 
+def draw(table: Path, picture: Path) -> None:
+    """What `grid` printed: measured ratios over those that are counted."""
+    from matplotlib import pyplot
+
+    rows = [line.strip("|\n ").split(" | ") for line in table.read_text().splitlines()[2:]]
+    figure, axes = pyplot.subplots(figsize=(6, 5), layout="constrained")
+    for measured, counted, name, mark in ((6, 7, "full rows", "o"), (8, 9, "rows that share the vision", "s")):
+        points = [(float(row[counted].strip(" |")), float(row[measured].split()[0])) for row in rows]
+        axes.plot(*zip(*points, strict=True), mark, label=f"against {name}")
+        for (x, y), row in zip(points, rows, strict=True):
+            axes.annotate(
+                f"P{row[0]} G{row[1]} C{row[2]}", (x, y), fontsize=5, xytext=(3, -5), textcoords="offset points"
+            )
+    largest = axes.get_xlim()[1]
+    axes.plot([1, largest], [1, largest], color="grey", linewidth=0.8)
+    axes.set(xlabel="times the operations, counted", ylabel="times the CPU time, measured")
+    axes.legend()
+    figure.savefig(picture, dpi=150)
+
+
 def print_model() -> None:
     """Full rows over prefix shared, and vision shared over prefix shared, for the released shapes: counted, not run."""
     print("| model | P | C | G 4 | G 8 | G 16 |\n|---|---|---|---|---|---|")
@@ -405,7 +431,9 @@ def print_model() -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["update", "grid", "queries", "memory", "step", "tower", "model", "peak"])
+    parser.add_argument(
+        "what", choices=["update", "grid", "queries", "memory", "step", "tower", "model", "plot", "peak"]
+    )
     parser.add_argument("--prompt", type=int, default=2048)
     parser.add_argument("--group", type=int, default=8)
     parser.add_argument("--completion", type=int, default=128)
@@ -434,6 +462,8 @@ def main() -> None:
         compare_towers(given.repeats)
     elif given.what == "model":
         print_model()
+    elif given.what == "plot":
+        draw(*map(Path, given.rest))
     else:
         way, *numbers = given.rest
         prompt, group, completion, rows, frozen = map(int, numbers)

@@ -567,6 +567,8 @@ def _apply_scale(tree: dict[str, Any], file: Path, origins: dict[str, str]) -> N
         overlay["data"] = {key: _mapping(overlay["data"])[name] for key, name in stand_ins.items()} | _mapping(
             overlay["data"]
         )
+    if tree.get("family") is not None and "model" in overlay:  # made models of several families lie side by side
+        overlay["model"] = f"{overlay['model']}_{tree['family']}"
     _merge(tree, overlay, label, origins)
     for kind, section in _mapping(sections).items():
         if kind not in KINDS:

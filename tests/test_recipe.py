@@ -311,6 +311,12 @@ def test_a_scale_replaces_the_data_and_reaches_every_stage_of_a_kind(here: Path)
     assert rl(recipe).learning_rate == 1e-6
 
 
+def test_made_models_of_several_families_lie_side_by_side(here: Path) -> None:
+    (here / "recipes" / "other.yaml").write_text("extends: small\nfamily: qwen3_vl\nvideo: {time: text}\n")
+    models = [load([f"recipe={name}", "scale=tiny"]).model for name in ("small", "other")]
+    assert models == ["data/tiny_scale/model", "data/tiny_scale/model_qwen3_vl"]
+
+
 def test_the_tiny_scale_keeps_groups_whole_for_any_group_size(here: Path) -> None:
     recipe = load(["recipe=small", "scale=tiny", "stages.rl.num_generations=6", "stages.warm=null"])
     assert rl(recipe).per_device_train_batch_size == 6
