@@ -135,7 +135,7 @@ def test_every_shipped_recipe_loads_on_eight_devices(name: str, here: Path, monk
 def test_every_shipped_recipe_runs_at_tiny_scale_without_any_file(name: str, here: Path) -> None:
     recipe = load([f"recipe={name}", "scale=tiny"])
     assert recipe.tiny is not None
-    assert recipe.model == "data/tiny_scale/model"
+    assert recipe.model == "data/tiny_scale/model" + (f"_{recipe.family}" if recipe.family else "")
     assert {stage.max_steps for stage in recipe.stages.values()} == {2}
     assert all(source.videos.startswith("data/tiny_scale/") for source in recipe.data.values())
 
