@@ -486,6 +486,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
             f"  {name}: {{reader: jsonl, annotations: good.jsonl, videos: videos}}\n"
             for name in ("cold_start", "rl", "test")
         )
+        + "stages: {rl: {rounds: 1, difficulty: null, select: [], reselect: null}}\n"
     )
     return place
 
