@@ -21,6 +21,8 @@ from rlvtg.prepare import prepare
 from rlvtg.recipe import RecipeError, load
 from rlvtg.run import run
 
+pytestmark = pytest.mark.slow  # whole training runs
+
 SMALL = (
     "recipe=tiny", "tiny.folder=data/small", "tiny.sft=1", "tiny.rl=3", "tiny.validation=1", "tiny.test=1",
     "stages.cold_start=null", "stages.rl.per_device_train_batch_size=4", "stages.rl.num_generations=2",
