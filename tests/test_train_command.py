@@ -142,7 +142,7 @@ def test_timelens_8b_runs_its_stages_on_a_tiny_qwen3_vl(tmp_path: Path) -> None:
     model = AutoModelForImageTextToText.from_pretrained(run / "rl/merged")
     assert model.config.model_type == "qwen3_vl"
     assert type(AutoProcessor.from_pretrained(run / "rl/merged")).__name__ == "Qwen3VLProcessor"
-    folders = [tmp_path / "data/tiny_scale/model", run / "sft/merged", run / "rl/merged"]
+    folders = [tmp_path / "data/tiny_scale/model_qwen3_vl", run / "sft/merged", run / "rl/merged"]
     for before, after in zip(folders, folders[1:], strict=False):
         learned = {name.removeprefix("model.") for name in changed(before, after)}
         assert any(name.startswith("language_model") for name in learned)
