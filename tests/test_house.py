@@ -32,7 +32,7 @@ BELOW: dict[str, list[str]] = {
     "model": ["video", "text"],
     "rollout": ["model"],
     "training": ["rollout", "model", "data", "reward"],
-    "processes": ["recipe"],
+    "processes": ["recipe", "disk"],
     "evaluation": ["model", "rollout", "data", "data_check", "text", "processes"],
     "doctor": ["training", "evaluation"],
     "plan": ["training", "evaluation"],
