@@ -1,16 +1,16 @@
-"""What one GPU shows: that the passes of a run agree there, and what a GRPO step costs with a shared prompt and without.
+"""What one GPU shows: that the passes of a run agree there, and what a GRPO step costs, the prompt shared and not.
 
     python -m benchmarks.gpu                                    # Qwen2.5-VL-3B's shape; writes gpu.json and docs/gpu.md
     python -m benchmarks.gpu --only attention parity doctor     # a part; also: train
     python -m benchmarks.gpu --render gpu.json --page docs/gpu.md
     python -m benchmarks.gpu --shape tiny --device cpu          # the same code where there is no GPU
 
-The model has the published shape and random weights, so nothing is downloaded; the video is made. Typed in the checkout.
+Type it in the checkout. The model has the published shape and random weights, so nothing is downloaded.
 The exit status is 1 if a tolerance is exceeded or a way does not fit into the device's memory.
 
     attention  the attention of a prefix tree, by its one call and part by part, against dense attention with a mask
     parity     log-probabilities and gradients with the prompt shared, against full rows
-    doctor     `rlvtg doctor`'s paths: positions and log-probabilities of policy, shared prefix, rollout, SFT, evaluation
+    doctor     `rlvtg doctor`'s paths: positions and log-probabilities of policy, rollout, SFT and evaluation
     train      GRPO by the real trainer: language model trained whole in float32 under bf16 autocast, vision frozen
 """
 
@@ -27,7 +27,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import rlvtg  # noqa: F401, I001  (before torchvision, which it repairs on machines without CUDA)
+import rlvtg  # noqa: F401  (before torchvision, which it repairs on machines without CUDA)
+
+# isort: split
 import accelerate
 import av
 import numpy as np
@@ -71,6 +73,7 @@ class Sizes:
 
     Attributes:
         shape: what costs something (`benchmarks.flops`).
+        vision_heads: of the vision tower.
         pairs: pairs of frames in the video of the training steps; parity takes half as many.
         side: of a frame, in pixels; a multiple of 28.
         group: completions of a prompt; parity takes half as many.
@@ -80,6 +83,7 @@ class Sizes:
     """
 
     shape: Shape
+    vision_heads: int
     pairs: int
     side: int
     group: int
@@ -89,8 +93,8 @@ class Sizes:
 
 
 SIZES = {
-    "3b": Sizes(QWEN2_5_VL_3B, 20, 280, 8, 256, 4, (1.0, 2.0, 4.0)),
-    "tiny": Sizes(Shape(2, 64, 2, 2, 32, 192, 512, 2, 48, 96, 1), 4, 56, 4, 16, 2, (1.0,)),
+    "3b": Sizes(QWEN2_5_VL_3B, 16, 20, 280, 8, 256, 4, (1.0, 2.0, 4.0)),
+    "tiny": Sizes(Shape(2, 64, 2, 2, 32, 192, 512, 2, 48, 96, 1), 4, 4, 56, 4, 16, 2, (1.0,)),
 }
 
 
@@ -111,11 +115,7 @@ def configured(sizes: Sizes, layers: int | None = None) -> PreTrainedConfig:
     tower.hidden_size, tower.intermediate_size, tower.out_hidden_size = (
         shape.vision_hidden, shape.vision_intermediate, shape.hidden,
     )  # fmt: skip
-    tower.num_heads, tower.initializer_range, tower.window_size = (
-        shape.vision_hidden // (shape.vision_hidden // 16),
-        0.02,
-        112,
-    )
+    tower.num_heads, tower.initializer_range, tower.window_size = sizes.vision_heads, 0.02, 112
     each = shape.vision_layers // shape.vision_full
     tower.fullatt_block_indexes = [at for at in range(each - 1, shape.vision_layers, each) if at < tower.depth]
     config._attn_implementation = "sdpa"
@@ -260,7 +260,7 @@ def apart(one: Learned, other: Learned) -> tuple[float, float]:
 
 
 def compare_passes(sizes: Sizes, device: torch.device, folder: Path) -> list[dict[str, Any]]:
-    """With few layers every way is held against full rows in float32; at the full depth in bfloat16 against each other."""
+    """With few layers all is held against full rows in float32; at the full depth, in bfloat16, way against way."""
     pairs, group, length = sizes.pairs // 2, sizes.group // 2, sizes.completion // 4
     row = write_video(folder / "parity.mp4", pairs, sizes.side)
     torch.manual_seed(3)
@@ -279,8 +279,8 @@ def compare_passes(sizes: Sizes, device: torch.device, folder: Path) -> list[dic
     depth = f"{sizes.shallow} layers"
     model, prompt = prepared(sizes.shallow, torch.float32)
     exact = learn(model, "full rows", prompt, written, mask)
-    found = [line(f"{depth}: shared against full rows", "float32",
-                  apart(learn(model, "shared", prompt, written, mask), exact), VALUES["float32"], GRADIENTS)]  # fmt: skip
+    far = apart(learn(model, "shared", prompt, written, mask), exact)
+    found = [line(f"{depth}: shared against full rows", "float32", far, VALUES["float32"], GRADIENTS)]
     model.to(torch.bfloat16)
     missed = {way: apart(learn(model, way, prompt, written, mask), exact) for way in ("full rows", "shared")}
     found.append(line(f"{depth}: full rows against float32", "bfloat16", missed["full rows"], VALUES["bfloat16"], 1.0))
@@ -372,7 +372,8 @@ def steps_of(
 ) -> dict[str, Any]:  # fmt: skip
     stage = GrpoStage(
         kind="grpo", data="rl", learning_rate=1e-6, lr_scheduler_type="constant", max_steps=steps + 1,
-        per_device_train_batch_size=sizes.group, num_generations=sizes.group, rewards={f"{reward}:spread": RewardSpec()},
+        per_device_train_batch_size=sizes.group, num_generations=sizes.group,
+        rewards={f"{reward}:spread": RewardSpec()},
         beta=0.0, loss_type="dapo", scale_rewards="group", epsilon=0.2, num_iterations=1, temperature=1.0,
         max_completion_length=sizes.completion, gradient_checkpointing=True, freeze=["visual"], share_prefix=share,
     )  # fmt: skip
@@ -498,8 +499,8 @@ def page(found: dict[str, Any]) -> str:
         "Random weights, a made video.", "",
     ]  # fmt: skip
     if device["product_tflops"]:
-        text += [f"A square bf16 matrix product of 8,192 reaches {device['product_tflops']:.0f} TFLOP/s; the data sheet "
-                 f"says {'nothing that this script knows' if peak is None else f'{peak:.0f}'}.", ""]  # fmt: skip
+        text += [f"A square bf16 matrix product of 8,192 reaches {device['product_tflops']:.0f} TFLOP/s; the data "
+                 f"sheet says {'nothing that this script knows' if peak is None else f'{peak:.0f}'}.", ""]  # fmt: skip
     wrong = faults(found)
     text += ["Every tolerance was kept." if not wrong else "Not as it should be:", "", *(f"- {each}" for each in wrong)]
     if "attention" in found:
@@ -512,9 +513,10 @@ def page(found: dict[str, Any]) -> str:
                  "| what | precision | log-probability | tolerance | gradients | tolerance |",
                  "|---|---|---|---|---|---|"]  # fmt: skip
         text += [f"| {line['what']} | {line['dtype']} | {line['values']:.1e} | {line['values_tolerance']:.1e} "
-                 f"| {line['gradients']:.1e} | {line['gradients_tolerance']:.1e} |" for line in found["parity"]]  # fmt: skip
-        text += ["", "Log-probabilities: the largest difference. Gradients: the norm of all differences over that of all "
-                 "gradients."]  # fmt: skip
+                 f"| {line['gradients']:.1e} | {line['gradients_tolerance']:.1e} |"
+                 for line in found["parity"]]  # fmt: skip
+        text += ["", "Log-probabilities: the largest difference. Gradients: the norm of all differences over that of "
+                 "all gradients."]  # fmt: skip
     if "doctor" in found:
         text += ["", "## Positions and log-probabilities on every path", "",
                  "| path | precision | fps | log-probability | |", "|---|---|---|---|---|"]  # fmt: skip
@@ -523,8 +525,8 @@ def page(found: dict[str, Any]) -> str:
             text.append(f"| {line['path']} | {line['dtype']} | {line['fps']:g} | {far} | {line['fault'] or 'right'} |")
     if "train" in found:
         text += ["", "## GRPO steps by the real trainer", "",
-                 "Language model trained whole (float32 weights and AdamW, bf16 autocast, checkpointing), vision frozen, "
-                 "generation by Hugging Face. Medians over the steps; tokens are those of all rows, prompts included, "
+                 "Language model trained whole (float32 weights and AdamW, bf16 autocast, checkpointing), vision "
+                 "frozen, generation by Hugging Face. Medians over the steps; tokens are those of all rows, prompts included, "
                  "whichever way they are run.", "",
                  "| prompt shared | P | G | C | step | rollout | update | rollout tokens/s | update tokens/s | "
                  "step tokens/s | update MFU | step MFU | peak memory |",

@@ -51,8 +51,8 @@ def require_shared(folder: Path, state: PartialState) -> None:
     if blind:
         process, host = blind[0]
         raise RecipeError(
-            f"output_dir: process {process} on {host} does not see the run folder {folder.absolute()} that process 0 on "
-            f"{seen[0][1]} has made ({len(blind)} of {len(seen)} processes do not); the machines of a run need it on a "
+            f"output_dir: process {process} on {host} does not see the run folder {folder.absolute()} that process 0 "
+            f"on {seen[0][1]} has made ({len(blind)} of {len(seen)} processes do not); the machines of a run need it on a "
             "disk that they share, under the same path (docs/multi_node.md)"
         )
 
@@ -72,8 +72,8 @@ def require_same(digest: str, what: str, state: PartialState) -> None:
     for process, host, other in found:
         if other != found[0][2]:
             raise RecipeError(
-                f"process {process} on {host} has other {what} than process 0 on {found[0][1]}; every machine needs the "
-                "same annotations, videos, recipe and code under the same paths (docs/multi_node.md)"
+                f"process {process} on {host} has other {what} than process 0 on {found[0][1]}; every machine needs "
+                "the same annotations, videos, recipe and code under the same paths (docs/multi_node.md)"
             )
 
 
