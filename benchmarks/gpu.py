@@ -526,8 +526,8 @@ def page(found: dict[str, Any]) -> str:
     if "train" in found:
         text += ["", "## GRPO steps by the real trainer", "",
                  "Language model trained whole (float32 weights and AdamW, bf16 autocast, checkpointing), vision "
-                 "frozen, generation by Hugging Face. Medians over the steps; tokens are those of all rows, prompts included, "
-                 "whichever way they are run.", "",
+                 "frozen, generation by Hugging Face. Medians over the steps; tokens are those of all rows, prompts "
+                 "included, whichever way they are run.", "",
                  "| prompt shared | P | G | C | step | rollout | update | rollout tokens/s | update tokens/s | "
                  "step tokens/s | update MFU | step MFU | peak memory |",
                  "|---|---|---|---|---|---|---|---|---|---|---|---|---|"]  # fmt: skip

@@ -52,8 +52,8 @@ def require_shared(folder: Path, state: PartialState) -> None:
         process, host = blind[0]
         raise RecipeError(
             f"output_dir: process {process} on {host} does not see the run folder {folder.absolute()} that process 0 "
-            f"on {seen[0][1]} has made ({len(blind)} of {len(seen)} processes do not); the machines of a run need it on a "
-            "disk that they share, under the same path (docs/multi_node.md)"
+            f"on {seen[0][1]} has made ({len(blind)} of {len(seen)} processes do not); the machines of a run need it "
+            "on a disk that they share, under the same path (docs/multi_node.md)"
         )
 
 

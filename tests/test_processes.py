@@ -8,7 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+from tests.machines import ROOT, free_port
+
 PROGRAM = """
 import os
 from pathlib import Path
@@ -32,13 +33,6 @@ for wrong in (
         print(error)
 print(sorted(file.name for place in (shared, own) for file in place.iterdir()))
 """
-
-
-def free_port() -> int:
-    with socket.socket() as opened:
-        opened.bind(("127.0.0.1", 0))
-        port: int = opened.getsockname()[1]
-    return port
 
 
 def test_a_machine_that_does_not_share_the_run_folder_or_has_other_rows_is_named(tmp_path: Path) -> None:
