@@ -17,6 +17,7 @@ The exit status is 1 if a tolerance is exceeded or a way does not fit into the d
 import argparse
 import gc
 import json
+import os
 import statistics
 import sys
 import tempfile
@@ -38,6 +39,7 @@ import transformers
 import trl
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AutoModelForImageTextToText, PreTrainedConfig, PreTrainedModel, TrainerCallback
+from transformers.trainer_utils import SaveStrategy
 
 from benchmarks.flops import QWEN2_5_VL_3B, Shape, head, tokens, update, vision
 from rlvtg.doctor import Line, check_parity
@@ -94,7 +96,7 @@ class Sizes:
 
 SIZES = {
     "3b": Sizes(QWEN2_5_VL_3B, 16, 20, 280, 8, 256, 4, (1.0, 2.0, 4.0)),
-    "tiny": Sizes(Shape(2, 64, 2, 2, 32, 192, 512, 2, 48, 96, 1), 4, 4, 56, 4, 16, 2, (1.0,)),
+    "tiny": Sizes(Shape(2, 64, 2, 2, 32, 192, 1024, 2, 48, 96, 1), 4, 4, 56, 4, 16, 2, (4.0,)),
 }
 
 
@@ -123,31 +125,32 @@ def configured(sizes: Sizes, layers: int | None = None) -> PreTrainedConfig:
 
 
 def made_model(config: PreTrainedConfig, device: torch.device, dtype: torch.dtype) -> PreTrainedModel:
-    """Random weights in bfloat16, held as `dtype`, and not prepared."""
+    """Random weights that bfloat16 can hold, the same every time, held as `dtype`; not prepared."""
     torch.manual_seed(0)
     with torch.device(device):
         model: PreTrainedModel = AutoModelForImageTextToText.from_config(config, dtype=torch.bfloat16)
     tokenizer = tiny_processor().tokenizer
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.generation_config.pad_token_id = tokenizer.pad_token_id
-    return model.to(dtype)
+    # a change to bfloat16 would round the rotary frequencies too, which loading a model leaves in float32
+    return model.float() if dtype == torch.float32 else model
 
 
-def write_video(path: Path, pairs: int, side: int) -> dict[str, Any]:
-    """An h264 file of a moving texture, two pictures a second, and a row that asks about it."""
+def write_video(path: Path, seconds: int, side: int, rate: int = 2) -> dict[str, Any]:
+    """An h264 file of a moving texture, `rate` pictures a second, and a row that asks about it."""
     texture = np.random.default_rng(0).integers(0, 255, (side // 4, side // 4, 3)).astype(np.uint8)
     texture = texture.repeat(4, 0).repeat(4, 1)
     with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=2)
+        stream = container.add_stream("libx264", rate=rate)
         stream.width, stream.height, stream.pix_fmt = side, side, "yuv420p"
-        for index in range(2 * pairs + 1):
+        for index in range(rate * seconds + 1):
             picture = np.ascontiguousarray(np.roll(texture, 4 * index, 1))
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         container.mux(stream.encode())
     question = [{"role": "user", "content": [{"type": "video"}, {"type": "text", "text": "a blue circle"}]}]
     return {
-        "id": path.stem, "video": str(path), "query": "a blue circle", "duration": float(pairs), "spans": [[1.0, 3.0]],
-        "prompt": question, "task": "grounding", "video_start": None, "video_end": None,
+        "id": path.stem, "video": str(path), "query": "a blue circle", "duration": float(seconds),
+        "spans": [[1.0, 3.0]], "prompt": question, "task": "grounding", "video_start": None, "video_end": None,
     }  # fmt: skip
 
 
@@ -241,7 +244,7 @@ def learn(model: PreTrainedModel, way: str, prompt: Inputs, written: torch.Tenso
         assert own is not None
         (own * weights[part]).sum().backward()
         values[part] = own.detach()
-    gradients = {name: value.grad.float() for name, value in model.named_parameters() if value.grad is not None}
+    gradients = {name: value.grad for name, value in model.named_parameters() if value.grad is not None}
     model.zero_grad()
     return Learned(values, gradients)
 
@@ -254,8 +257,8 @@ def scored(model: PreTrainedModel, hidden: torch.Tensor, labels: torch.Tensor) -
 
 def apart(one: Learned, other: Learned) -> tuple[float, float]:
     """The largest difference of a log-probability, and that of all gradients relative to the norm of `other`'s."""
-    squares = sum(float((one.gradients[name] - value).norm() ** 2) for name, value in other.gradients.items())
-    whole = sum(float(value.norm() ** 2) for value in other.gradients.values())
+    squares = sum(float((one.gradients[name].float() - value).norm() ** 2) for name, value in other.gradients.items())
+    whole = sum(float(value.float().norm() ** 2) for value in other.gradients.values())
     return float((one.values - other.values).abs().max()), (squares / whole) ** 0.5
 
 
@@ -281,7 +284,8 @@ def compare_passes(sizes: Sizes, device: torch.device, folder: Path) -> list[dic
     exact = learn(model, "full rows", prompt, written, mask)
     far = apart(learn(model, "shared", prompt, written, mask), exact)
     found = [line(f"{depth}: shared against full rows", "float32", far, VALUES["float32"], GRADIENTS)]
-    model.to(torch.bfloat16)
+    del model
+    model, prompt = prepared(sizes.shallow, torch.bfloat16)
     missed = {way: apart(learn(model, way, prompt, written, mask), exact) for way in ("full rows", "shared")}
     found.append(line(f"{depth}: full rows against float32", "bfloat16", missed["full rows"], VALUES["bfloat16"], 1.0))
     found.append(line(f"{depth}: shared against float32", "bfloat16", missed["shared"], VALUES["bfloat16"],
@@ -304,7 +308,7 @@ def compare_passes(sizes: Sizes, device: torch.device, folder: Path) -> list[dic
 
 def examine(sizes: Sizes, device: torch.device, folder: Path) -> list[dict[str, Any]]:
     """The doctor's lines, in float32 with few layers and in bfloat16 with all."""
-    row = write_video(folder / "doctor.mp4", 8, sizes.side)
+    row = write_video(folder / "doctor.mp4", 8, sizes.side, rate=8)
     found = []
     for dtype, layers in ((torch.float32, sizes.shallow), (torch.bfloat16, None)):
         model = made_model(configured(sizes, layers), device, dtype)
@@ -360,7 +364,7 @@ def train(sizes: Sizes, device: torch.device, folder: Path, steps: int, peak: fl
     for share in (True, False):
         try:
             found.append(steps_of(sizes, device, folder, rows, steps, share=share, reward=reward, peak=peak))
-        except torch.cuda.OutOfMemoryError as error:
+        except torch.OutOfMemoryError as error:
             found.append({"share_prefix": share, "fault": f"does not fit: {str(error).splitlines()[0]}"})
         release(device)
     return found
@@ -387,6 +391,7 @@ def steps_of(
     place = folder / f"share_{share}"
     trainer = grpo_trainer(recipe, stage, rows, rewards, recipe.model, encoder, str(place))
     clock, rollouts, written = Clock(device), list[float](), list[int]()
+    trainer.args.save_strategy = SaveStrategy.NO  # the last step would be saved: 40 GB
     trainer.add_callback(clock)
     generate = trainer._generate_and_score_completions
 
@@ -595,6 +600,8 @@ def main(argv: Sequence[str]) -> int:
         found = json.loads(given.render.read_text(encoding="utf-8"))
     else:
         device = torch.device(given.device)
+        # with several at hand Hugging Face's trainer would deal every batch out to all of them
+        os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")
         if device.type == "cuda" and not torch.cuda.is_available():
             parser.error("--device cuda: torch finds no GPU here; --shape tiny --device cpu runs the same code")
         if given.group is not None:

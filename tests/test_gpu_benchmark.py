@@ -19,7 +19,10 @@ STEP = {
 }  # fmt: skip
 
 
-def test_every_part_runs_and_keeps_its_tolerances(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_part_runs_and_keeps_its_tolerances(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")  # the script sets it; here it is taken back
     kept, page = tmp_path / "gpu.json", tmp_path / "gpu.md"
     asked = ["--shape", "tiny", "--device", "cpu", "--steps", "1", "--json", str(kept), "--page", str(page)]
     assert gpu.main(asked) == 0
