@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from rlvtg.disk import put, remove, unfinished, writing
+from rlvtg.model.load import require_safetensors
 from rlvtg.recipe import RecipeError
 
 PREFIX = "checkpoint-"  # Hugging Face's
@@ -200,10 +201,12 @@ class ResumingTrainer(Trainer):
         # under other names than it has in memory, so none is found: it would warn and go on with the weights that the
         # stage began with. LoRA adapters, DeepSpeed and FSDP have ways of their own, which are right.
         target = self.model if model is None else model
+        if not self.is_fsdp_enabled:
+            require_safetensors(resume_from_checkpoint)
         if self.is_fsdp_enabled or isinstance(target, PeftModel):
             super()._load_from_checkpoint(resume_from_checkpoint, model)
             return
-        saved = type(target).from_pretrained(resume_from_checkpoint, dtype=target.dtype)
+        saved = type(target).from_pretrained(resume_from_checkpoint, dtype=target.dtype, use_safetensors=True)
         target.load_state_dict(saved.state_dict())
 
     def _load_best_model(self) -> None:
