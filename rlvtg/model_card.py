@@ -153,7 +153,7 @@ def _evaluation(stages: Sequence[str], metrics: Mapping[str, Mapping[str, Any]])
     recalls = [key for key in last if key.startswith("R1@")]
     rows = [
         [label, f"{one['mIoU']:.3f}", f"{one['mIoU_low']:.3f} to {one['mIoU_high']:.3f}",
-         *(f"{one[key]:.3f}" for key in recalls), f"{one['mF1']:.3f}", f"{one['parse_failure_rate']:.3f}", str(one["n"])]
+         *(f"{one[key]:.3f}" for key in (*recalls, "mF1", "parse_failure_rate")), str(one["n"])]
         for label, one in found.items()
     ]  # fmt: skip
     rules = last["protocol"]
@@ -163,9 +163,9 @@ def _evaluation(stages: Sequence[str], metrics: Mapping[str, Mapping[str, Any]])
         f"Protocol `{rules['name']}`: spans read by the grammar `{rules['grammar']}`",
         f"an IoU counts {reached} a threshold",
         "predicted times rounded to whole seconds" if rules["whole_seconds"] else "times not rounded",
-        "answers that cannot be read are left out" if rules["failures"] == "drop" else "answers that cannot be read count as 0",
-        "the best of several true spans counts" if rules["true"] == "best" else "the first of several true spans counts",
-    ]  # fmt: skip
+        f"answers that cannot be read {'are left out' if rules['failures'] == 'drop' else 'count as 0'}",
+        f"the {rules['true']} of several true spans counts",
+    ]
     asked = [
         f"{last['n']} queries of `{_name(str(rules['data']))}`",
         f"{rules['decoding']} decoding, at most {rules['max_new_tokens']} tokens",
@@ -199,7 +199,7 @@ def _use(recipe: Recipe, stage: SftStage | GrpoStage, kind: str, *, first: bool)
         f"{base}{FENCE}python\n{imports}from transformers import AutoModelForImageTextToText, AutoProcessor\n\n{load}"
         f'processor = AutoProcessor.from_pretrained("THIS_FOLDER")\n{FENCE}\n\n{FENCE}bash\n{serve}\n{FENCE}\n\n'
         "- transformers 5.3 to 5.23 place the text behind a video as if the video took no time; this model was trained "
-        "with Qwen2.5-VL's original positions, as vLLM has them. With those versions pass `position_ids` from "
+        "with its family's original positions, as vLLM has them. With those versions pass `position_ids` from "
         "`rlvtg.model.inputs`, or answers differ from the ones measured above.\n"
         "- Vision tokens were never sampled in training: `generation_config.json` suppresses them in transformers. In "
         "vLLM, which does not read that, forbid them by `logit_bias` (-100 for each of `suppress_tokens`).\n"

@@ -823,7 +823,7 @@ def redacted(text: str) -> str:
 
 
 def _check_secrets(tree: Mapping[str, Any]) -> None:
-    """Refuse keys and passwords, since a recipe is written to the run's folder and the model's card; never quote one."""
+    """Refuse keys and passwords: a recipe is written to the run's folder and the model's card. None is quoted."""
     kept = secrets()
     for path, text in _texts(tree):
         holds = bool(text) and SECRET_NAME.fullmatch(path.rpartition(".")[2].lower()) is not None
