@@ -7,6 +7,7 @@ Qwen2.5-VL weights: no wrapper prefixes in its keys, and nothing of this library
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from peft import PeftModel
 from transformers import GenerationConfig, PreTrainedConfig, PreTrainedModel, ProcessorMixin
@@ -16,6 +17,7 @@ from rlvtg.model.family import family
 
 ADAPTER, MERGED = "adapter", "merged"
 CARD = "README.md"
+NO_CARDS: Mapping[str, str] = MappingProxyType({})
 
 
 def export(
@@ -23,7 +25,7 @@ def export(
     processor: ProcessorMixin,
     folder: str | os.PathLike[str],
     kinds: Sequence[str],
-    cards: Mapping[str, str] | None = None,
+    cards: Mapping[str, str] = NO_CARDS,
 ) -> dict[str, Path]:
     """Write `adapter/` and/or `merged/` below `folder`; each appears whole, in the place of an older one.
 
@@ -34,7 +36,7 @@ def export(
         processor: saved beside the weights.
         folder: the stage's folder.
         kinds: `adapter`, `merged` or both.
-        cards: the model card of each kind; None writes none.
+        cards: the model card by kind; none is written where there is none.
 
     Returns:
         The folders written, by kind.
@@ -48,11 +50,11 @@ def export(
         if not isinstance(model, PeftModel):
             raise ValueError("export: adapter was asked for, but the stage trained no LoRA adapter; allowed: merged")
         written[ADAPTER] = Path(folder) / ADAPTER
-        write(model, processor, written[ADAPTER], cards and cards[ADAPTER])
+        write(model, processor, written[ADAPTER], cards.get(ADAPTER))
     if MERGED in kinds:
         merged = model.merge_and_unload() if isinstance(model, PeftModel) else model
         written[MERGED] = Path(folder) / MERGED
-        write(merged, processor, written[MERGED], cards and cards[MERGED])
+        write(merged, processor, written[MERGED], cards.get(MERGED))
     return written
 
 

@@ -1,7 +1,7 @@
 """`rlvtg export RUN`: what a run's stage or checkpoint holds becomes one folder for anybody to load.
 
-Weights are copied as they are, or merged if a merged model is asked for and only an adapter is there; of a checkpoint
-come the weights and the processor, and nothing that would have to be unpickled.
+A stage's result is copied as it is, or merged if a merged model is asked for and only an adapter is there; of a
+checkpoint come the weights and the processor, and nothing that would have to be unpickled.
 """
 
 import json
@@ -12,6 +12,7 @@ from typing import Any
 
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
+from peft import PeftModel
 from transformers import GenerationConfig
 
 from rlvtg.disk import whole_folder, writing
@@ -87,9 +88,12 @@ def export_run(
         raise RecipeError(f"--output: {output} is there already; choose another folder, or remove it")
     card = model_card(recipe, stage, kind, {} if checkpoint else _metrics(run, recipe))
     require_safetensors(source)
-    if kind == MERGED and not has_merged:
-        model = load_checkpoint(str(source), dtype=dtype(recipe), attn_implementation=recipe.attn_implementation)
-        write(model.merge_and_unload(), load_processor(source), target, card)
+    if kind == MERGED and (checkpoint or not has_merged):
+        # of a checkpoint under ZeRO-2, whose names differ, too
+        precision = "auto" if has_merged else dtype(recipe)
+        model = load_checkpoint(str(source), dtype=precision, attn_implementation=recipe.attn_implementation)
+        model = model.merge_and_unload() if isinstance(model, PeftModel) else model
+        write(model, load_processor(source), target, card)
     else:
         _copy(source, target, card)
     return Exported(target, kind, run, stage, recipe)

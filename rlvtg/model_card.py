@@ -220,10 +220,10 @@ def _without_folders(recipe: Recipe) -> Recipe:
         stages[name] = stage
         if isinstance(stage, GrpoStage):
             rewards = {(_name(key) if "/" in key else key): spec for key, spec in stage.rewards.items()}
-            stages[name] = replace(stage, rewards=rewards)
-            if stage.difficulty is not None and stage.difficulty.file is not None:
-                known = replace(stage.difficulty, file=_name(stage.difficulty.file))
-                stages[name] = replace(stages[name], difficulty=known)
+            known = stage.difficulty
+            if known is not None and known.file is not None:
+                known = replace(known, file=_name(known.file))
+            stages[name] = replace(stage, rewards=rewards, difficulty=known)
     data = {
         key: replace(source, annotations=_name(source.annotations), videos=_name(source.videos))
         for key, source in recipe.data.items()

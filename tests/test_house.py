@@ -354,6 +354,7 @@ GRPO_METHODS = {
     "_load_best_model": "(self)",
     "_save_checkpoint": "(self, model, trial)",
     "_get_output_dir": "(self, trial)",
+    "_prepare_for_training": "(self, max_steps, train_dataloader, resume_from_checkpoint)",
     "_evaluate": "(self, trial, ignore_keys_for_eval, skip_scheduler=False)",
     "_run_epoch": (
         "(self, model, epoch, train_dataloader, steps_in_epoch, num_update_steps_per_epoch, trial, "

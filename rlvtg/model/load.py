@@ -52,9 +52,9 @@ def load_processor(path: str | os.PathLike[str]) -> ProcessorMixin:
 
 
 def load_model(
-    path: str | os.PathLike[str], *, dtype: torch.dtype = torch.float32, attn_implementation: str = "sdpa"
+    path: str | os.PathLike[str], *, dtype: torch.dtype | str = torch.float32, attn_implementation: str = "sdpa"
 ) -> PreTrainedModel:
-    """The model saved at `path` (a folder or a hub id), prepared for this library.
+    """The model saved at `path` (a folder or a hub id), prepared for this library; `dtype` "auto" is as it was saved.
 
     Raises:
         RecipeError: a model family that the library does not know, or a folder without safetensors.
@@ -66,7 +66,7 @@ def load_model(
 
 
 def load_plainly(
-    path: str | os.PathLike[str], *, dtype: torch.dtype = torch.float32, attn_implementation: str = "sdpa"
+    path: str | os.PathLike[str], *, dtype: torch.dtype | str = torch.float32, attn_implementation: str = "sdpa"
 ) -> PreTrainedModel:
     """The model saved at `path` (a folder or a hub id) as transformers has it, with nothing of this library in it.
 
@@ -80,7 +80,7 @@ def load_plainly(
 
 
 def load_checkpoint(
-    path: str, *, dtype: torch.dtype = torch.float32, attn_implementation: str = "sdpa"
+    path: str, *, dtype: torch.dtype | str = torch.float32, attn_implementation: str = "sdpa"
 ) -> PreTrainedModel | PeftModel:
     """The model saved at `path`, or, if that is the folder of a PEFT adapter, the adapter on its base model.
 
