@@ -6,7 +6,6 @@ Its environment holds secrets, and one of its rewards asks a judge that quotes t
 import subprocess
 import sys
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 import pytest
@@ -48,9 +47,17 @@ class Run:
         return Path("runs/tiny")
 
 
-@cache
+_made: list[Run] = []
+
+
 def small_run(factory: pytest.TempPathFactory) -> Run:
     """The run, made when it is first asked for."""
+    if not _made:
+        _made.append(_train(factory))
+    return _made[0]
+
+
+def _train(factory: pytest.TempPathFactory) -> Run:
     place = factory.mktemp("small_run")
     (place / "rewards").mkdir()
     (place / "rewards" / "letters.py").write_text(OWN_REWARD)
@@ -58,7 +65,8 @@ def small_run(factory: pytest.TempPathFactory) -> Run:
     key = SECRETS["JUDGE_API_KEY"]
     with serving(lambda question: Status(401, f"invalid key Bearer {key}")) as judge:
         words = [
-            *SMALL, "stages.rl.lora={r: 8, lora_alpha: 64}", "stages.rl.export=[adapter, merged]",
+            *SMALL, "stages.cold_start.lora=null", "stages.rl.lora={r: 8, lora_alpha: 64}",
+            "stages.rl.export=[adapter, merged]",
             "stages.rl.learning_rate=2e-2", "report_to=[tensorboard, wandb]",
             f"stages.rl.rewards.asked={{weight: 0, args: {{url: '{judge.url}'}}}}",
         ]  # fmt: skip

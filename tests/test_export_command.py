@@ -1,4 +1,4 @@
-"""`rlvtg export`: a folder out of a run, which answers as the trainer's model did, with a card; nothing leaves unasked."""
+"""`rlvtg export`: a folder out of a run that answers as the trainer did, with a card; nothing leaves unasked."""
 
 import json
 import shutil
