@@ -810,9 +810,10 @@ def check(recipe: Recipe, world_size: int = 1) -> None:
 
 
 def secrets() -> list[str]:
-    """The values of environment variables that are secrets by their names."""
+    """The values of environment variables that are secrets by their names, the longest first."""
     named = [text for name, text in os.environ.items() if any(word in name.upper() for word in SECRET_VARIABLES)]
-    return [text for text in named if len(text) >= SECRET_LENGTH and not text.startswith(("/", "~", "."))]
+    found = {text for text in named if len(text) >= SECRET_LENGTH and not text.startswith(("/", "~", "."))}
+    return sorted(found, key=len, reverse=True)
 
 
 def redacted(text: str) -> str:

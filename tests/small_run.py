@@ -72,7 +72,7 @@ def _train(factory: pytest.TempPathFactory) -> Run:
         ]  # fmt: skip
         done = subprocess.run(
             [sys.executable, *ACCELERATE, SCRIPT, "recipe=tiny", *words],
-            cwd=place, env=environment(place, **SECRETS), capture_output=True, text=True, timeout=400,
+            cwd=place, env=environment(place, **SECRETS), capture_output=True, text=True, timeout=900,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr[-4000:]
         asked_with = [headers["Authorization"] for _, headers, _ in judge.requests]
