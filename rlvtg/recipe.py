@@ -63,6 +63,16 @@ ROLES = ("sft", "grpo", "evaluation")  # what a recipe's data is for, if a scale
 # What a prompt may hold besides {video}, with an example of each.
 PLACEHOLDERS = {"video": "", "query": "", "duration": 1.0, "masked_query": "", "options": ""}
 
+# Names of arguments that hold a secret, also behind a prefix; `api_key_env` names a variable that does.
+SECRET_NAME = re.compile(r"token|(?:.*_)?(?:api_?key|auth_token|access_token|password|secret|authorization)")
+# The keys of well-known services.
+SECRET = re.compile(
+    r"\b(?:hf_[A-Za-z0-9]{30}|sk-[\w-]{20}|ghp_[A-Za-z0-9]{30}|github_pat_\w{30}|AKIA[A-Z0-9]{16}|AIza[\w-]{30}"
+    r"|Bearer \S{16})"
+)
+# Words in the names of environment variables whose values appear nowhere, and how long such a value is at least.
+SECRET_VARIABLES, SECRET_LENGTH = ("KEY", "TOKEN", "SECRET", "PASSWORD", "CREDENTIALS"), 16
+
 # Layers of Qwen2.5-VL's vision encoder by name: enough to tell what `freeze` and `lora` leave to be trained.
 MERGER = ("visual.merger.ln_q", "visual.merger.mlp.0", "visual.merger.mlp.2")
 TOWER = (
@@ -432,6 +442,7 @@ def knobs(argv: Sequence[str]) -> dict[str, Any]:
     tree: dict[str, Any] = {}
     for key, text in _pairs(argv, "clamp=true"):
         _merge(tree, _nested(key, _parse(key, text, Any)), f"the word {key}", {})
+    _check_secrets(tree)
     return tree
 
 
@@ -457,6 +468,11 @@ def _escape(value: Any) -> Any:
     if isinstance(value, str):
         return re.sub(r"(\\*)\$\{", lambda match: match[1] * 2 + r"\${", value)
     return value
+
+
+def written(file: Path) -> Recipe:
+    """The recipe that `dump` wrote to `file`, as it was then: what it names need not be on this machine any more."""
+    return _build(read_file(file), {})
 
 
 # Files
@@ -765,11 +781,15 @@ def check(recipe: Recipe, world_size: int = 1) -> None:
 
     Looks at files, but opens none; sources below `recipe.tiny.folder` may be absent, since they will be made.
     """
+    _check_secrets(asdict(recipe))
     for path, number in _numbers(asdict(recipe)):
         for names, allowed, holds in _RANGES:
             if path.rpartition(".")[2] in names.split() and not holds(number):
                 raise RecipeError(f"{path}: got {number:g}, allowed: {allowed}")
     _check_model(recipe)
+    if "/" in recipe.attn_implementation:
+        raise RecipeError(f"attn_implementation: got {recipe.attn_implementation}, whose code is on the hub and is not "
+                          "run; want sdpa, or what transformers or an installed package implements")  # fmt: skip
     _check_video(recipe.video)
     if recipe.family is not None:
         _check_choice("family", recipe.family, FAMILIES)
@@ -787,6 +807,44 @@ def check(recipe: Recipe, world_size: int = 1) -> None:
         if isinstance(stage, GrpoStage):
             _check_grpo(f"stages.{name}", stage, recipe, world_size)
             _check_tasks(f"stages.{name}", stage, recipe)
+
+
+def secrets() -> list[str]:
+    """The values of environment variables that are secrets by their names, the longest first."""
+    named = [text for name, text in os.environ.items() if any(word in name.upper() for word in SECRET_VARIABLES)]
+    found = {text for text in named if len(text) >= SECRET_LENGTH and not text.startswith(("/", "~", "."))}
+    return sorted(found, key=len, reverse=True)
+
+
+def redacted(text: str) -> str:
+    """`text` without the secrets of the environment."""
+    for secret in secrets():
+        text = text.replace(secret, "***")
+    return text
+
+
+def _check_secrets(tree: Mapping[str, Any]) -> None:
+    """Refuse keys and passwords: a recipe is written to the run's folder and the model's card. None is quoted."""
+    kept = secrets()
+    for path, text in _texts(tree):
+        holds = bool(text) and SECRET_NAME.fullmatch(path.rpartition(".")[2].lower()) is not None
+        if holds or SECRET.search(text) or any(secret in text for secret in kept):
+            raise RecipeError(
+                f"{path}: got what looks like a secret, and a recipe is written into the run's folder and the model's "
+                "card; put it into an environment variable, and name that (api_key_env: OPENAI_API_KEY)"
+            )
+
+
+def _texts(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
+    """All texts of a recipe with their paths."""
+    if isinstance(value, dict):
+        for key, below in value.items():
+            yield from _texts(below, _join(path, key))
+    elif isinstance(value, list):
+        for k, below in enumerate(value):
+            yield from _texts(below, f"{path}[{k}]")
+    elif isinstance(value, str):
+        yield path, value
 
 
 def require_clock(family: str, time: str) -> None:

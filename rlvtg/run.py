@@ -51,6 +51,7 @@ from rlvtg.model.features import feature_cache
 from rlvtg.model.inputs import Encoder
 from rlvtg.model.load import load_config, load_model, load_processor
 from rlvtg.model.vision import share_vision
+from rlvtg.model_card import model_card
 from rlvtg.prepare import Prepared, Rows, follow
 from rlvtg.processes import join, require_same, require_shared
 from rlvtg.recipe import GrpoStage, Recipe, SftStage, is_made, validation_prompt
@@ -268,7 +269,13 @@ def _finish(
             kinds = stage.export or ([ADAPTER] if stage.lora else [MERGED])
             is_last = name == list(recipe.stages)[-1]
             # the next stage starts from plain weights, and takes these for its reference
-            export(model, encoder.processor, place, kinds if is_last else sorted({*kinds, MERGED}))
+            found = {
+                label: json.loads(file.read_text(encoding="utf-8"))
+                for label in (BEFORE, *recipe.stages)
+                if (file := prepared.folder / "evaluation" / label / "metrics.json").is_file()
+            }
+            cards = {kind: model_card(recipe, name, kind, found) for kind in (ADAPTER, MERGED)}
+            export(model, encoder.processor, place, kinds if is_last else sorted({*kinds, MERGED}), cards)
             write_whole(place / "done.json", "{}\n")
     state.wait_for_everyone()
 

@@ -17,6 +17,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from rlvtg.export_run import export_run
 from tests.machines import ROOT, environment, launcher, on_two_machines
 
 SCRIPT = str(ROOT / "tests" / "ranks.py")
@@ -195,6 +196,21 @@ def test_adapters_and_predictions_of_two_ranks_are_those_of_one(runs: Runs, way:
         assert predicted[0] == predicted[1] and predicted[0].count("\n") == 5
     asked = [(run / "plain" / "difficulty" / "predictions.jsonl").read_text() for run in (one, two)]
     assert asked[0] == asked[1] and asked[0].count("\n") == 12
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", WAYS)
+def test_a_checkpoint_of_two_ranks_is_exported_as_what_its_stage_exported(
+    runs: Runs, way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    two = runs.folder(way)
+    monkeypatch.chdir(runs.place)  # the adapter's base model is where the run was made
+    for stage in STAGES:
+        made = export_run(two, checkpoint=f"{stage}/checkpoint-2", kind="merged", output=tmp_path / stage)
+        assert distance(weights(two, stage), load_file(made.folder / "model.safetensors")) < TOLERANCE, stage
+    made = export_run(two, checkpoint="lora/checkpoint-2", kind="adapter", output=tmp_path / "adapter")
+    adapter = load_file(made.folder / "adapter_model.safetensors")
+    assert distance(weights(two, "lora", "adapter/adapter_model"), adapter) < TOLERANCE
 
 
 @pytest.mark.slow
