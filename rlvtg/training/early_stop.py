@@ -16,8 +16,9 @@ from rlvtg.recipe import EarlyStopping, Plateau
 from rlvtg.training.resume import PREFIX, ResumingTrainer
 
 LOWER_IS_BETTER = ("parse_failure_rate",)
-REWARD, SPREAD = "reward", "reward_group_std"
-"""Names in the log of what a plateau is seen in: the mean reward, and its standard deviation within a group."""
+REWARDS, SPREAD = ("on_policy/reward", "reward"), "reward_group_std"
+"""Names in the log of what a plateau is seen in: the mean reward of what the policy wrote, which is every completion
+where nothing else is logged, and its mean standard deviation within a group."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ class StoppingTrainer(ResumingTrainer):
         self._early, self._validate = settings, validate
 
     def watch_plateau(self, settings: Plateau) -> None:
-        """Stop when `reward` and `reward_group_std` of the log do not change any more."""
+        """Stop when the mean reward of what the policy writes, and its spread within groups, do not change any more."""
         self._plateau = settings
 
     def take_best(self) -> None:
@@ -119,7 +120,7 @@ class StoppingTrainer(ResumingTrainer):
 
     def logged(self, logs: Mapping[str, Any], control: TrainerControl) -> None:
         super().logged(logs, control)
-        reward, spread = logs.get(REWARD), logs.get(SPREAD)
+        reward, spread = next((logs[name] for name in REWARDS if name in logs), None), logs.get(SPREAD)
         if self._plateau is None or reward is None or spread is None or not isfinite(reward + spread):
             return
         self._flat = watched(self._flat, self.state.global_step, reward, spread, self._plateau)
