@@ -820,8 +820,9 @@ def require_seconds(recipe: Recipe, family: str | None) -> None:
         if grammar not in RELATIVE:
             raise RecipeError(
                 f"video.time_format: got {video.time_format!r} with time {video.time}, which shows the numbers of "
-                f"frames and no seconds, but {path} {grammar} is in seconds; want a stamp of seconds ('{{:.0f}}' is the "
-                f"number of the frame at one frame a second), or a grammar of parts of the video: {_listed(RELATIVE)}"
+                f"frames and no seconds, but {path} {grammar} is in seconds; want a stamp of seconds ('{{:.0f}}' is "
+                "the number of the frame at one frame a second), or a grammar of parts of the video: "
+                f"{_listed(RELATIVE)}"
             )
 
 

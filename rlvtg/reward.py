@@ -143,8 +143,8 @@ def bind(specs: Mapping[str, Spec], columns: Collection[str], *, grammar: str | 
     rows whose `task` is among them; the others get None. A reward `mine` whose knobs can be wrong in a way that its
     signature cannot show has `check_mine(**knobs)` beside it, which raises ValueError; it is called with the args.
     Each bound reward is a function (a coroutine function where the reward is one) with what `Reward` says; its
-    `__name__` is the last part of its key. It returns one finite float or None per completion, or raises RewardError naming reward and
-    row.
+    `__name__` is the last part of its key. It returns one finite float or None per completion, or raises RewardError
+    naming reward and row.
     """
     rewards: list[Reward] = []
     keys: dict[str, str] = {}
@@ -183,9 +183,7 @@ def bind(specs: Mapping[str, Spec], columns: Collection[str], *, grammar: str | 
 
 def goes_by_spans(rewards: Iterable[Reward], task: str | None) -> bool:
     """Whether any of the bound rewards judges the spans in the answer to a row of `task`."""
-    return any(
-        "spans" in reward.asks_for for reward in rewards if reward.tasks is None or task in reward.tasks
-    )
+    return any("spans" in reward.asks_for for reward in rewards if reward.tasks is None or task in reward.tasks)
 
 
 def _check_columns(key: str, parameters: Parameters, columns: Collection[str]) -> None:
@@ -224,9 +222,7 @@ def _check_values(key: str, function: Callable[..., Any], knobs: Mapping[str, An
         raise RewardError(f"reward {key!r}: args: {error}") from error
 
 
-def _bound(
-    function: Callable[..., Any], name: str, knobs: Mapping[str, Any], tasks: Sequence[str] | None
-) -> Reward:
+def _bound(function: Callable[..., Any], name: str, knobs: Mapping[str, Any], tasks: Sequence[str] | None) -> Reward:
     # TRL tells coroutine functions apart by looking at the function, so there is one wrapper of each kind.
     if inspect.iscoroutinefunction(function):
 

@@ -19,7 +19,7 @@ import torch
 
 from rlvtg import run, train
 
-LONGEST = 300  # seconds that a command may take
+LONGEST = 900  # seconds that a command may take
 SAID = "said.txt"
 """What commands have printed, in the folder in which they were typed."""
 

@@ -13,6 +13,7 @@ from rlvtg.model.family import family
 from rlvtg.model.inputs import Encoder
 from rlvtg.recipe import load
 from rlvtg.rollout import hf
+from tests.own_rows import OBJECTIVE
 from tests.tiny_qwen import OTHERS, SHOWN, model_and_processor, row, video_settings, write_video
 
 
@@ -230,14 +231,17 @@ def test_the_first_row_of_every_task_is_tried(tmp_path, monkeypatch):
     assert asked == [("b", "a dog jumps?", None), ("a/verb_completion", "a dog ...", 2.0), ("b", "All?", None)]
 
 
-RECIPE = """
+RECIPE = (
+    """
 model: some/model
 data: {own: {reader: jsonl, annotations: own.jsonl, videos: .}}
 prompt: "{video}{query}?"
 grammar: to
 stages:
   rl:
-    kind: grpo
+"""
+    + OBJECTIVE
+    + """\
     data: own
     tasks:
       tvg: {}
@@ -245,15 +249,7 @@ stages:
       caption: {prompt: "{video}All?"}
     rewards: {think_format: {}}
     num_generations: 2
-    beta: 0.0
-    loss_type: dapo
-    scale_rewards: none
-    epsilon: 0.2
-    num_iterations: 1
-    temperature: 1.0
-    max_completion_length: 8
-    learning_rate: 1.0e-4
-    lr_scheduler_type: constant
     per_device_train_batch_size: 2
 evaluation: {data: own}
 """
+)

@@ -236,7 +236,7 @@ def watched(forks: Forks, run: Path) -> list[tuple[str, float]]:
     while forks.is_running():
         for path in sorted(paths(run) - seen.keys()):
             seen[path] = time.monotonic()
-        time.sleep(0.002)
+        time.sleep(0.02)
     times = [*seen.values(), time.monotonic()]
     later = [next((then for then in times[k:] if then > now), now) for k, now in enumerate(times[:-1])]
     return [(path, then - now) for (path, now), then in zip(seen.items(), later, strict=True)]
@@ -292,7 +292,7 @@ def test_whatever_a_stage_does_it_ends_the_same_when_it_is_killed_meanwhile(tmp_
             behind = {path for path, _ in timeline[moment:]}
             forks.start(tmp_path / "killed", *words)
             while forks.is_running() and not behind & paths(killed):
-                time.sleep(0.002)
+                time.sleep(0.02)
             time.sleep(seconds)
             forks.kill()
             status = forks.status()

@@ -17,8 +17,8 @@ from rlvtg.training.resume import PREFIX, ResumingTrainer
 
 LOWER_IS_BETTER = ("parse_failure_rate",)
 REWARDS, SPREAD = ("on_policy/reward", "reward"), "reward_group_std"
-"""Names in the log of what a plateau is seen in: the mean reward of what the policy wrote, which is every completion
-where nothing else is logged, and its mean standard deviation within a group."""
+"""Names in the log of what a plateau is seen in: the mean reward of what the policy wrote, the first of two that is
+there, and the mean of its standard deviation within groups."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,17 @@ def watched(flat: Flat, step: int, reward: float, spread: float, settings: Plate
     return Flat(started=step, before=means, times=flat.times + 1 if same else 0)
 
 
+def seen(logs: Mapping[str, Any]) -> tuple[float, float] | None:
+    """Mean reward and mean spread within groups of what the policy wrote, as a log entry has them; None if it has none.
+
+    An expert earns the same whatever the policy has learnt, and would keep the spread of its group up.
+    """
+    reward, spread = next((logs[name] for name in REWARDS if name in logs), None), logs.get(SPREAD)
+    if reward is None or spread is None or not isfinite(reward + spread):
+        return None
+    return reward, spread
+
+
 class StoppingTrainer(ResumingTrainer):
     """A trainer that a validation or a plateau may stop, if it is told to watch for them."""
 
@@ -120,10 +131,10 @@ class StoppingTrainer(ResumingTrainer):
 
     def logged(self, logs: Mapping[str, Any], control: TrainerControl) -> None:
         super().logged(logs, control)
-        reward, spread = next((logs[name] for name in REWARDS if name in logs), None), logs.get(SPREAD)
-        if self._plateau is None or reward is None or spread is None or not isfinite(reward + spread):
+        numbers = seen(logs)
+        if self._plateau is None or numbers is None:
             return
-        self._flat = watched(self._flat, self.state.global_step, reward, spread, self._plateau)
+        self._flat = watched(self._flat, self.state.global_step, *numbers, self._plateau)
         if self._flat.times >= self._plateau.patience:
             control.should_training_stop = control.should_save = True
             control.should_evaluate = self._early is not None
