@@ -225,23 +225,20 @@ def test_the_first_row_of_every_task_is_tried(tmp_path, monkeypatch):
     write_video(tmp_path / "a.mp4", seconds=8)
     row = {"id": "a", "video": "a.mp4", "duration": 8.0, "query": "a dog jumps", "spans": [[2.0, 5.0]], "verb": "jumps"}
     (tmp_path / "own.jsonl").write_text(json.dumps({**row, "id": "b", "verb": None}) + "\n" + json.dumps(row) + "\n")
-    (tmp_path / "mine.yaml").write_text(RECIPE)
+    (tmp_path / "mine.yaml").write_text(RECIPE + OBJECTIVE)
     found = doctor._first_rows(load(["recipe=mine.yaml"]))
     asked = [(each["id"], each["prompt"][0]["content"][-1]["text"], each["video_start"]) for each in found]
     assert asked == [("b", "a dog jumps?", None), ("a/verb_completion", "a dog ...", 2.0), ("b", "All?", None)]
 
 
-RECIPE = (
-    """
+RECIPE = """
 model: some/model
 data: {own: {reader: jsonl, annotations: own.jsonl, videos: .}}
 prompt: "{video}{query}?"
 grammar: to
+evaluation: {data: own}
 stages:
   rl:
-"""
-    + OBJECTIVE
-    + """\
     data: own
     tasks:
       tvg: {}
@@ -250,6 +247,4 @@ stages:
     rewards: {think_format: {}}
     num_generations: 2
     per_device_train_batch_size: 2
-evaluation: {data: own}
 """
-)

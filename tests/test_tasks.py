@@ -27,11 +27,10 @@ data:
 video: {fps: 2, min_frames: 2, min_pixels: 784, max_pixels: 12544, sampling: interval}
 prompt: "{video}When is {query}?"
 grammar: to
+evaluation: {data: own, prompt: "{video}{query}, when?"}
+decode_ahead: false
 stages:
   rl:
-"""
-    + OBJECTIVE
-    + """\
     data: own
     prompt: "{video}Say when: {query}"
     tasks:
@@ -42,9 +41,8 @@ stages:
     rewards: {think_format: {weight: 1.0}, verb_completion: {weight: 1.0, tasks: [vc]}}
     num_generations: 2
     per_device_train_batch_size: 2
-evaluation: {data: own, prompt: "{video}{query}, when?"}
-decode_ahead: false
 """
+    + OBJECTIVE
 )
 
 
@@ -109,9 +107,9 @@ def test_a_stage_without_tasks_has_its_prompt_and_the_tasks_of_its_annotations()
 
 
 def test_prompts_differ_by_phase() -> None:
-    second = RECIPE[RECIPE.index("  rl:") : RECIPE.index("evaluation:")]
+    second = RECIPE[RECIPE.index("  rl:") :]
     second = second.replace("  rl:", "  cot:").replace("Say when", "Think, then say when")
-    Path("mine.yaml").write_text(RECIPE.replace("evaluation:", f"{second}evaluation:"))
+    Path("mine.yaml").write_text(RECIPE + second)
     prepared = prepare(recipe("stages.rl.prompt=null"))
     asked = {name: prepared.stage_rows[name][0]["prompt"][0]["content"][-1]["text"] for name in prepared.stage_rows}
     assert asked == {"rl": "When is a dog jumps?", "cot": "Think, then say when: a dog jumps"}
