@@ -153,7 +153,10 @@ class EarlyStopping:
 
 @dataclass
 class Plateau:
-    """A GRPO stage stops when neither the reward nor its spread within groups changes any more, as TimeLens does."""
+    """A GRPO stage stops when the reward of what the policy writes changes no more, nor its spread within groups.
+
+    As TimeLens does (arXiv 2512.14698).
+    """
 
     window: int = MISSING  # optimizer steps; means over this many are compared with means over as many before
     patience: int = 2  # comparisons in a row without a change before the stage stops
@@ -186,6 +189,7 @@ class Stage:
     early_stopping: EarlyStopping | None = None  # null = the last step's weights, whatever they are worth
     # Run the stage this often, each time from the weights of the time before, which are its reference too, with a
     # learning-rate schedule of its own. Every round of a GRPO stage selects anew, from the rows of the round before.
+    # The weights of all but the last round are removed when nothing starts from them any more.
     rounds: int = 1
 
 
