@@ -34,6 +34,7 @@ TIMES = ("positions", "text", "overlay")
 SECONDS = "{:.1f}"  # a stamp, where neither the recipe nor the model's own processor has another
 FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")  # model types
 CLOCKLESS = ("qwen2_vl", "qwen3_vl")  # their positions count temporal patches and hold no seconds
+RELATIVE = ("percent", "vtimellm", "lita", "seq2time")  # grammars whose numbers are parts of the video, not seconds
 BACKENDS = ("pyav", "torchcodec", "decord")
 EXPORTS = ("adapter", "merged")
 # The schedules of Hugging Face that need no argument beyond the number of warm-up steps.
@@ -127,8 +128,9 @@ class Video:
     # positions (temporal rotary positions) | text (a stamp before each pair of frames, and no time in the positions) |
     # overlay (a stamp drawn on each frame, besides what the model has of its own)
     time: str = "positions"
-    # The stamp: {:.1f} is its second, {index} the number of its frame (text: of its pair). null = with time: text what
-    # the model's own processor writes, as Qwen3-VL's does; else {:.1f}.
+    # The stamp: {:.1f} is its second, {index} the number of its frame (text: of its pair), which is all that the model
+    # knows of time with time: text, so that it wants a grammar of RELATIVE. null = with time: text what the model's own
+    # processor writes, as Qwen3-VL's does; else {:.1f}.
     time_format: str | None = None
     backend: str = "pyav"  # pyav | torchcodec | decord: who decodes; the frames and times are the same, or refused
     decode_timeout: float = 300.0  # seconds after which the decoding of one video is given up and its process killed
@@ -161,7 +163,10 @@ class EarlyStopping:
 
 @dataclass
 class Plateau:
-    """A GRPO stage stops when neither the reward nor its spread within groups changes any more, as TimeLens does."""
+    """A GRPO stage stops when the reward of what the policy writes changes no more, nor its spread within groups.
+
+    As TimeLens does (arXiv 2512.14698).
+    """
 
     window: int = MISSING  # optimizer steps; means over this many are compared with means over as many before
     patience: int = 2  # comparisons in a row without a change before the stage stops
@@ -194,6 +199,7 @@ class Stage:
     early_stopping: EarlyStopping | None = None  # null = the last step's weights, whatever they are worth
     # Run the stage this often, each time from the weights of the time before, which are its reference too, with a
     # learning-rate schedule of its own. Every round of a GRPO stage selects anew, from the rows of the round before.
+    # The weights of all but the last round are removed when nothing starts from them any more.
     rounds: int = 1
 
 
@@ -540,8 +546,12 @@ def _label(file: Path) -> str:
 
 
 def _merge(below: dict[str, Any], above: dict[Any, Any], label: str, origins: dict[str, str], path: str = "") -> None:
-    """Lay `above` over `below` in place, noting for each key which file or override said it last."""
-    for key, value in above.items():
+    """Lay `above` over `below` in place, noting for each key which file or override said it last.
+
+    A key `true` is the name that it looks like: the reward `tiou` has such a knob, which YAML reads as a truth value.
+    """
+    for name, value in above.items():
+        key = _shown(name) if isinstance(name, bool) else name
         here = _join(path, key)
         origins[here] = label
         old = below.get(key)
@@ -794,6 +804,7 @@ def check(recipe: Recipe, world_size: int = 1) -> None:
     if recipe.family is not None:
         _check_choice("family", recipe.family, FAMILIES)
         require_clock(recipe.family, recipe.video.time)
+    require_seconds(recipe, recipe.family)
     for path, part in _with_prompts(recipe):
         if part.prompt is not None:
             _check_prompt(path, part.prompt, of_task=isinstance(part, Task))
@@ -851,6 +862,35 @@ def require_clock(family: str, time: str) -> None:
     """Raise RecipeError where a model of `family` would be told nothing of seconds under `video.time`."""
     if family in CLOCKLESS and time == "positions":
         raise RecipeError(f"video.time: got positions, but those of {family} hold no seconds; want text or overlay")
+
+
+def require_seconds(recipe: Recipe, family: str | None) -> None:
+    """Raise RecipeError where answers are in seconds and a model of `family` is shown the numbers of frames alone.
+
+    Which second a number stands for depends on how the frames of its video were chosen, of which the model is told
+    nothing. Positions that hold seconds, and stamps of the model's own, stay beside an overlay and not beside text.
+    """
+    video = recipe.video
+    if video.time == "positions" or (video.time == "overlay" and family != "qwen2_vl") or _tells_seconds(video):
+        return
+    read = [("grammar", recipe.grammar)]
+    for name, stage in recipe.stages.items():
+        if isinstance(stage, GrpoStage):
+            given = {key: spec.args["grammar"] for key, spec in stage.rewards.items() if "grammar" in spec.args}
+            read += [(f"stages.{name}.rewards.{key}.args.grammar", given[key]) for key in given]
+    for path, grammar in read:
+        if grammar not in RELATIVE:
+            raise RecipeError(
+                f"video.time_format: got {video.time_format!r} with time {video.time}, which shows the numbers of "
+                f"frames and no seconds, but {path} {grammar} is in seconds; want a stamp of seconds ('{{:.0f}}' is "
+                "the number of the frame at one frame a second), or a grammar of parts of the video: "
+                f"{_listed(RELATIVE)}"
+            )
+
+
+def _tells_seconds(video: Video) -> bool:
+    stamp = video.time_format or SECONDS
+    return stamp.format(1.0, index=1) != stamp.format(1000.0, index=1)
 
 
 def tasks_of(recipe: Recipe, stage: Stage) -> dict[str | None, Task]:
@@ -1043,6 +1083,9 @@ def _check_grpo(path: str, stage: GrpoStage, recipe: Recipe, world_size: int) ->
     if stage.max_tokens_per_forward is not None and not stage.share_prefix:
         raise RecipeError(f"{path}.max_tokens_per_forward: got {stage.max_tokens_per_forward} with share_prefix false, "
                           "want null, or share_prefix true")  # fmt: skip
+    reentrant = stage.gradient_checkpointing and bool(stage.gradient_checkpointing_kwargs.get("use_reentrant"))
+    if stage.max_tokens_per_forward is not None and reentrant and world_size > 1:
+        raise RecipeError(f"{path}.{many_calls(stage.max_tokens_per_forward, world_size)}")
     if stage.num_generations < 2:
         got = f"got {stage.num_generations}, allowed: 2 or more, since a group's completions are compared"
         raise RecipeError(f"{path}.num_generations: {got}")
@@ -1075,6 +1118,15 @@ def _check_grpo(path: str, stage: GrpoStage, recipe: Recipe, world_size: int) ->
         steps = stage.steps_per_generation or stage.gradient_accumulation_steps
         batch = f"{rows // group} a device, {steps} steps per generation, {world_size} devices"
         raise RecipeError(f"data.{stage.data}.limit: got {limit}, but {path} takes {prompts} rows at once ({batch})")
+
+
+def many_calls(max_tokens_per_forward: int, devices: int) -> str:
+    """What is said where gradient checkpointing is reentrant and the update of a batch takes several calls."""
+    return (
+        f"max_tokens_per_forward: got {max_tokens_per_forward} with reentrant gradient checkpointing on {devices} "
+        "devices, where a weight would give its gradient once for every call; want null, or gradient_checkpointing "
+        "false, or gradient_checkpointing_kwargs.use_reentrant false"
+    )
 
 
 def _check_tasks(path: str, stage: GrpoStage, recipe: Recipe) -> None:

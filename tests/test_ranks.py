@@ -260,9 +260,9 @@ def test_a_rank_whose_video_is_gone_ends_the_others(runs: Runs, way: str) -> Non
 
 
 @pytest.mark.slow
-def test_slices_with_reentrant_checkpointing_are_refused_on_several_ranks(runs: Runs) -> None:
+def test_slices_are_refused_where_trl_makes_checkpointing_reentrant(runs: Runs) -> None:
     only = [f"stages.{stage}=null" for stage in STAGES if stage != "shared"]
-    reentrant = "stages.shared.gradient_checkpointing_kwargs.use_reentrant=true"
-    done = launch(runs.place, "ddp", "output_dir=runs/refused", *only, reentrant)
+    done = launch(runs.place, "zero3", "output_dir=runs/refused", *only, "stages.shared.lora={r: 4}")
     assert done.returncode != 0
     assert "error: max_tokens_per_forward: got 60 with reentrant gradient checkpointing on 2 devices" in done.stderr
+    assert "TRL makes it true for LoRA with ZeRO-3" in done.stderr
