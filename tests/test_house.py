@@ -21,7 +21,9 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # What each part of rlvtg builds on. It may import that and whatever that may import, so the arrows point one way.
 BELOW: dict[str, list[str]] = {
+    "rlvtg": ["torchvision_on_cpu", "trl_without_vllm"],
     "torchvision_on_cpu": [],
+    "trl_without_vllm": [],
     "text": [],
     "recipe": [],
     "disk": [],
@@ -68,7 +70,7 @@ OWNERS = {
     "omegaconf": ["rlvtg.recipe"],
     "yaml": ["rlvtg.recipe"],
     "re": ["rlvtg.text.grammars", "rlvtg.text.tags", "rlvtg.recipe", "rlvtg.data"],
-    "trl": ["rlvtg.training"],
+    "trl": ["rlvtg.training", "rlvtg.trl_without_vllm"],
 }
 
 
@@ -107,8 +109,8 @@ def import_faults(path: str, source: str) -> list[str]:
     importer = module_name(path)
     parts = importer.split(".")
     is_reward = parts[0] == "rewards"
-    part = "torchvision_on_cpu" if importer == "rlvtg" else parts[1]
-    if not is_reward and part not in BELOW and importer != "rlvtg":
+    part = parts[-1] if importer == "rlvtg" else parts[1]
+    if not is_reward and part not in BELOW:
         return [f"{path}: `{part}` has no place in BELOW; it knows {', '.join(BELOW)}"]
     outside = OUTSIDE.get(importer.removeprefix("rlvtg."), OUTSIDE.get(part))
     faults, libraries = [], set()
