@@ -8,10 +8,14 @@ from peft import PeftModel
 from transformers import PreTrainedModel
 
 from rlvtg.model.inputs import Encoder, Inputs
+from rlvtg.model.load import load_config
 from rlvtg.recipe import GrpoStage, Recipe, RecipeError
 from rlvtg.rollout.engine import Engine, Sampled
 from rlvtg.rollout.request import request, video_limits
 from rlvtg.training.weights import whole_weights
+
+_STARTED: dict[str, Engine] = {}
+"""An engine takes minutes to start and cannot be ended while its process lives, so the next stage goes on with it."""
 
 
 class EngineRollout:
@@ -25,7 +29,8 @@ class EngineRollout:
 
     def __init__(self, engine: Engine, model: PreTrainedModel | PeftModel, encoder: Encoder) -> None:
         self.engine, self.model, self.encoder = engine, model, encoder
-        self.rest()
+        self.engine.sleep()
+        self._is_empty = True  # of this model's weights
 
     @property
     def is_exact(self) -> bool:
@@ -90,4 +95,7 @@ def engine_of(recipe: Recipe, stage: GrpoStage, path: str, encoder: Encoder) -> 
         "limit_mm_per_prompt": video_limits(encoder.settings, family),
         "seed": recipe.seed,
     }
-    return Engine(path, vision_token_ids=family.vision_token_ids, settings=settings | own)
+    key = repr((load_config(path).to_json_string(), settings | own))
+    if key not in _STARTED:
+        _STARTED[key] = Engine(path, vision_token_ids=family.vision_token_ids, settings=settings | own)
+    return _STARTED[key]
