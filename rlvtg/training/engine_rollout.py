@@ -95,7 +95,8 @@ def engine_of(recipe: Recipe, stage: GrpoStage, path: str, encoder: Encoder) -> 
         "limit_mm_per_prompt": video_limits(encoder.settings, family),
         "seed": recipe.seed,
     }
-    key = repr((load_config(path).to_json_string(), settings | own))
+    shape = {key: value for key, value in load_config(path).to_dict().items() if key != "_name_or_path"}
+    key = repr((shape, settings | own))
     if key not in _STARTED:
         _STARTED[key] = Engine(path, vision_token_ids=family.vision_token_ids, settings=settings | own)
     return _STARTED[key]
