@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
+from rlvtg.recipe import FAMILIES, RecipeError
 
 
 @dataclass(frozen=True)
@@ -40,10 +40,6 @@ class Shape:
         return self.family == "qwen2_5_vl"
 
 
-class ShapeError(ValueError):
-    """A model whose shape cannot be known; the message says what to give instead."""
-
-
 PUBLISHED = {
     "Qwen/Qwen2-VL-2B-Instruct": Shape(
         28, 1536, 12, 2, 128, 8960, 151936, 32, 1280, 5120, 32, tied=True, family="qwen2_vl"
@@ -67,14 +63,14 @@ def shape(model: str) -> Shape:
     """The shape of a model: of the folder `model` with a config.json, or of a hub id in PUBLISHED.
 
     Raises:
-        ShapeError: neither, or a configuration of another kind of model.
+        RecipeError: neither, or a configuration of another kind of model.
     """
     config = Path(model) / "config.json"
     if config.is_file():
         return shape_of(json.loads(config.read_text(encoding="utf-8")))
     if model in PUBLISHED:
         return PUBLISHED[model]
-    raise ShapeError(
+    raise RecipeError(
         f"model: the shape of {model} is not known here; want a folder with its config.json, or one of "
         f"{', '.join(PUBLISHED)}"
     )
@@ -84,11 +80,11 @@ def shape_of(config: Mapping[str, Any]) -> Shape:
     """The shape that a config.json describes, with the language model's sizes below `text_config` or at the top.
 
     Raises:
-        ShapeError: another kind of model, or a size that is missing.
+        RecipeError: another kind of model, or a size that is missing.
     """
     family = config.get("model_type")
     if family not in FAMILIES:
-        raise ShapeError(f"model: type {family!r} is not supported; supported are {', '.join(FAMILIES)}")
+        raise RecipeError(f"model: type {family!r} is not supported; supported are {', '.join(FAMILIES)}")
     text = config.get("text_config") or config
     vision = config.get("vision_config", {})
     try:
@@ -122,7 +118,7 @@ def shape_of(config: Mapping[str, Any]) -> Shape:
             vision_positions=vision.get("num_position_embeddings", 0),
         )
     except KeyError as error:
-        raise ShapeError(f"model: its config.json does not say {error.args[0]}") from None
+        raise RecipeError(f"model: its config.json does not say {error.args[0]}") from None
 
 
 @dataclass(frozen=True)
