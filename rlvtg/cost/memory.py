@@ -10,7 +10,7 @@ holds and computes bfloat16 and keeps a float32 copy of what is trained beside t
 computes under autocast from float32 weights, or from bfloat16 ones under LoRA, whose adapters are float32.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from rlvtg.cost.shapes import Layer, Shape, layers
@@ -94,6 +94,7 @@ class Work:
         group: completions of a prompt.
         shared: a prompt runs once for its group.
         ragged: rows are padded, so that full rows need a mask.
+        loads_ahead: the next call's pixels are there already, in the processor's memory, as in SFT.
     """
 
     patches: int
@@ -104,6 +105,7 @@ class Work:
     group: int = 1
     shared: bool = False
     ragged: bool = True
+    loads_ahead: bool = False
 
     @property
     def rows(self) -> int:
@@ -128,22 +130,27 @@ class Work:
         return self.rows * self.completion
 
 
+PHASES = ("update", "step", "rollout", "evaluation")
+"""What happens at different times of a stage."""
+
+
 @dataclass(frozen=True)
 class Memory:
     """Bytes on one GPU by what they are for, and the sums that matter.
 
-    `held` is there all the time; `update`, `step` and `rollout` come on top of it at different times.
+    `held` is there all the time; the others come on top of it at different times.
     """
 
     held: dict[str, float]
     update: dict[str, float]
     step: dict[str, float]
     rollout: dict[str, float] = field(default_factory=dict)
+    evaluation: dict[str, float] = field(default_factory=dict)
 
     def sums(self) -> dict[str, float]:
         """The peak of each phase."""
         base = sum(self.held.values())
-        return {name: base + sum(getattr(self, name).values()) for name in ("update", "step", "rollout")}
+        return {name: base + sum(getattr(self, name).values()) for name in PHASES}
 
     @property
     def peak(self) -> float:
@@ -187,17 +194,20 @@ def held(setting: Setting) -> dict[str, float]:
 
 # The update
 
+KINDS = ("tower", "language", "head")
+"""What activations are called, by where they are."""
+
 
 @dataclass(frozen=True)
 class _Part:
     """A part of the model in the order of the forward pass.
 
     Attributes:
+        kind: one of KINDS.
         kept: bytes that the forward pass leaves for the backward pass.
         again: bytes that are made again when the backward pass comes to a part that is checkpointed.
         largest: bytes besides at the largest step of its backward pass.
         gradients: bytes of the gradients that it leaves.
-        kind: what its activations are called.
     """
 
     kind: str
@@ -207,36 +217,36 @@ class _Part:
     gradients: float = 0.0
 
 
-def update(setting: Setting, work: Work) -> dict[str, float]:
-    """What the forward and backward pass over one call hold at their peak, by what it is for."""
-    parts = list(_parts(setting, work))
+def update(setting: Setting, calls: Sequence[Work]) -> dict[str, float]:
+    """What a micro-batch's forward passes and its backward pass hold at their peak, by what it is for.
+
+    Args:
+        setting: of the stage.
+        calls: all calls of the micro-batch; the backward pass comes when the last of them is done.
+    """
     whole, _, trained = counts(setting)
-    resting = _gradient_bytes(setting) * trained if setting.accumulates else 0.0
-    remaining = [part.kept for part in parts]
-    made = 0.0
+    everything = float(_gradient_bytes(setting) * trained)
+    parts = [list(_parts(setting, work)) for work in calls]
+    kept = {kind: sum(each.kept for call in parts for each in call if each.kind == kind) for kind in KINDS}
+    forward = sum(kept.values()) + 2.0 * trained
+    gradients = everything if setting.accumulates else 0.0
     peak: dict[str, float] = {}
-    for index in reversed(range(len(parts))):
-        part = parts[index]
-        found = {
-            "gradients": max(resting, made + part.gradients),
-            "tower": sum(kept for kept, each in zip(remaining, parts, strict=True) if each.kind == "tower"),
-            "language": sum(kept for kept, each in zip(remaining, parts, strict=True) if each.kind == "language"),
-            "head": sum(kept for kept, each in zip(remaining, parts, strict=True) if each.kind == "head"),
-        }
-        found[part.kind] += part.again + part.largest
-        if sum(found.values()) > sum(peak.values()):
-            peak = found
-        made += part.gradients
-        remaining[index] = 0.0
-    peak["inputs"] = _pixels(setting, work)
+    for call in reversed(parts):
+        made = 0.0
+        for part in reversed(call):
+            made += part.gradients
+            found = {"gradients": max(gradients, made)} | kept
+            found[part.kind] += part.again + part.largest
+            if sum(found.values()) > sum(peak.values()):
+                peak = found
+            kept[part.kind] -= part.kept
+        gradients = everything
+    if setting.autocast and setting.checkpointing:
+        # the casts of all weights live until the forward pass ends; where activations are kept, they are among them
+        peak["cast weights"] = max(0.0, forward - sum(peak.values()))
     if setting.zero == 3:
         peak["gathered weights"] = float(setting.computed * min(whole, LIVE))
-    elif setting.autocast and setting.checkpointing:
-        # the casts of all weights live until the forward pass ends; with activations kept, they are among them
-        forward = sum(part.kept for part in parts) + 2.0 * trained
-        now = sum(peak[kind] for kind in ("gradients", "tower", "language", "head"))
-        peak["cast weights"] = max(0.0, forward - now)
-    return peak
+    return peak | {"inputs": sum(_pixels(setting, work) for work in calls)}
 
 
 def _gradient_bytes(setting: Setting) -> int:
@@ -245,9 +255,11 @@ def _gradient_bytes(setting: Setting) -> int:
 
 
 def _pixels(setting: Setting, work: Work) -> float:
-    """Pixels as they come, and as the tower takes them; on the CPU also where the rows keep them."""
+    """Pixels as they come, and as the tower takes them; on the CPU also where rows keep them and where others wait."""
     number = float(work.patches * setting.shape.patch)
-    return number * STORED * (1 if setting.cuda else 2) + (number * 2 if setting.stream == 2 else 0.0)
+    copies = 1 if setting.cuda else 3 if work.loads_ahead else 2
+    kept = number * 2 if setting.stream == 2 and "visual.patch_embed.proj" in setting.trained else 0.0
+    return number * STORED * copies + kept
 
 
 def _parts(setting: Setting, work: Work) -> Iterator[_Part]:
@@ -261,7 +273,7 @@ def _parts(setting: Setting, work: Work) -> Iterator[_Part]:
         kind = "tower" if name.startswith("visual") else "head" if name == "lm_head" else "language"
         if name == "language_model.embed_tokens":
             reached = reached or setting.learns(name)
-            yield _embedding(setting, work, inside, reached)
+            yield _embedding(setting, work, inside)
             continue
         reached = reached or any(setting.learns(layer.name) for layer in inside)
         if kind == "head":
@@ -278,8 +290,8 @@ def _parts(setting: Setting, work: Work) -> Iterator[_Part]:
                 yield _Part(kind, incoming, kept + casts - shared, largest, gradients)
             else:
                 yield _Part(kind, kept + casts, 0.0, largest, gradients)
-        elif name.startswith("visual.merger") or name.startswith("visual.deepstack"):
-            yield _merger(setting, work, reached, gradients + 0.0)
+        elif name.startswith(("visual.merger", "visual.deepstack")):
+            yield _merger(setting, work, reached, gradients)
         elif name == "language_model.norm":
             yield _Part(kind, (STORED + setting.stream) * shape.hidden * work.tokens, 0.0, 0.0, gradients)
         else:
@@ -376,7 +388,7 @@ def _merger(setting: Setting, work: Work, reached: bool, gradients: float) -> _P
     return _Part("tower", float(kept) if reached else 0.0, 0.0, 0.0, gradients)
 
 
-def _embedding(setting: Setting, work: Work, inside: Iterable[Layer], reached: bool) -> _Part:
+def _embedding(setting: Setting, work: Work, inside: Iterable[Layer]) -> _Part:
     shape = setting.shape
     table = shape.vocabulary * shape.hidden
     learns = "language_model.embed_tokens" in setting.trained
@@ -429,6 +441,8 @@ def forward(setting: Setting, work: Work) -> dict[str, float]:
     tower = work.patches * (e * 3 * shape.vision_intermediate + 3 * STORED * shape.vision_hidden)
     rope = work.patches * STORED * 6 * shape.vision_hidden  # queries and keys are turned in float32
     language = work.tokens * (e * 3 * shape.intermediate + 3 * STORED * shape.hidden)
+    if work.rows > 1 and work.ragged and not work.shared:
+        language += work.rows * (work.prompt + work.completion) ** 2 * (1 + e)  # the mask, and the mask in numbers
     return {"inputs": _pixels(setting, work), "activations": float(max(tower, rope, language))}
 
 

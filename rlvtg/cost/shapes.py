@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -140,9 +141,13 @@ def _linear(name: str, inputs: int, outputs: int, bias: bool) -> Layer:
     return Layer(name, inputs * outputs, outputs if bias else 0, (inputs, outputs))
 
 
-def layers(shape: Shape) -> Iterator[Layer]:
+@lru_cache(maxsize=16)
+def layers(shape: Shape) -> tuple[Layer, ...]:
     """Every module of the model that has weights, as transformers 5 names them; a tied head is not one."""
-    yield from _tower(shape)
+    return (*_tower(shape), *_language_model(shape))
+
+
+def _language_model(shape: Shape) -> Iterator[Layer]:
     h, attended = shape.hidden, shape.heads * shape.head_width
     keys = shape.key_heads * shape.head_width
     bias, normed = shape.family != "qwen3_vl", shape.family == "qwen3_vl"
