@@ -19,6 +19,7 @@ goes on with `resume=true` and ends with the weights and numbers of one that was
 """
 
 import json
+import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -28,11 +29,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
+from rlvtg import plan
+from rlvtg.cost.shapes import shape_of
 from rlvtg.data.row import first_of_each_task
 from rlvtg.data.selected import Choice
 from rlvtg.disk import DiskError, write_whole, writing
@@ -83,7 +87,10 @@ def run(recipe: Recipe, prepared: Prepared | None) -> int:
     folder = prepared.folder
     with _telling_how_to_go_on(recipe, folder):
         # an unsupported model is refused before its processor is read
-        kind = family(load_config(recipe.model), recipe.family)
+        config = load_config(recipe.model)
+        kind = family(config, recipe.family)
+        if state.is_main_process and (said := _too_large(recipe, config, state)) is not None:
+            print(f"warning: {said}", file=sys.stderr)
         encoder = Encoder(
             load_processor(recipe.model), kind, recipe.video, store=clip_store(recipe), features=feature_cache(recipe)
         )
@@ -102,6 +109,17 @@ def run(recipe: Recipe, prepared: Prepared | None) -> int:
             finish(recipe, prepared, encoder, seconds=time.monotonic() - started)
     state.wait_for_everyone()
     return 0
+
+
+def _too_large(recipe: Recipe, config: PreTrainedConfig, state: PartialState) -> str | None:
+    """The plan's sentence where the recipe cannot fit the GPUs that it runs on; None where it can, and on the CPU."""
+    if state.device.type != "cuda":
+        return None
+    size = torch.cuda.get_device_properties(state.device).total_memory / plan.GIB
+    zero = int(
+        os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE", "0")
+    )  # set by `accelerate launch`, for DeepSpeed alone
+    return plan.warning(recipe, plan.Machine(state.num_processes, size, zero), shape_of(config.to_dict()))
 
 
 @contextmanager

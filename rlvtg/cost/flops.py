@@ -65,3 +65,8 @@ def update(
     own = rows * completion
     tree = 3 * tokens(shape, prompt - 1 + own, prompt**2 / 2 + own * (prompt + completion / 2))
     return Update(full + scored + rows * tower, full + scored + tower, tree + scored + tower)
+
+
+def decoded(shape: Shape, prompt: int, completion: int) -> float:
+    """A completion that is written token by token behind a prompt whose keys and values are there, with the head."""
+    return tokens(shape, completion, completion * (prompt + completion / 2)) + head(shape, completion)

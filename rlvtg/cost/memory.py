@@ -458,11 +458,14 @@ def rollout(setting: Setting, work: Work) -> dict[str, float]:
     keys = shape.key_heads * shape.head_width
     cached = 2.0 * shape.layers * keys * setting.stream
     length = work.prompt + work.completion
-    # one prompt's keys and values are there still while room for all of its completions is made
-    made = {"keys and values": cached * (work.rows * length + work.prompts * work.prompt)}
-    repeated = 2.0 * setting.stream * shape.heads * shape.head_width * work.rows * length  # of the layer that runs
+    prefilled, room = cached * work.prompts * work.prompt, cached * work.rows * length
     before = forward(setting, replace(work, completion=0, group=1, shared=False))
-    made["inputs"], made["activations"] = before["inputs"], max(before["activations"], repeated)
+    # in each step the layer that runs repeats its keys and values for all heads
+    repeated = 2.0 * setting.stream * shape.heads * shape.head_width * work.rows * length
+    # the prefill; then the prompts' keys and values beside the room for all completions; then a completion's tokens
+    moments = [(prefilled, before["activations"]), (prefilled + room, 0.0), (room, repeated)]
+    found, activations = max(moments, key=sum)
+    made = {"keys and values": found, "inputs": before["inputs"], "activations": activations}
     if setting.zero == 3:
         made["gathered weights"] = float(setting.computed * whole)
     elif setting.autocast:
