@@ -517,8 +517,8 @@ def _advice(stage: StagePlan) -> str:
 
 
 LEFT_OUT = (
-    "Not counted, and what the reserve is for: the CUDA context (0.5 to 1 GiB), NCCL's buffers, fragmentation of the "
-    "allocator, workspaces of kernels, the judge or anything else on the same GPU."
+    "Not counted, and what the share that is kept back is for: the CUDA context (0.5 to 1 GiB), NCCL's buffers,\n"
+    "fragmentation of the allocator, workspaces of kernels, and whatever else runs on the same GPU."
 )
 
 
@@ -528,7 +528,7 @@ def report(found: Plan) -> str:
     tower = sum(layer.parameters for layer in layers(found.shape) if layer.name.startswith("visual."))
     lines = [
         f"{found.recipe.name} on {machine.gpus} GPUs of {machine.memory:g} GiB (2**30 bytes), {_named(machine.zero)}; "
-        f"{RESERVE:.0%} of each is kept back, {machine.usable / GIB:.1f} GiB are planned with",
+        f"{machine.usable / GIB:.1f} GiB of each are planned with",
         f"model: {found.recipe.model}, {parameters(found.shape) / 1e9:.2f} billion parameters, {tower / 1e9:.2f} of "
         "them in the vision tower",
         f"video: {shown.seconds:g} s at {video.fps:g} frames a second: {shown.frames} frames of {shown.width} x "
@@ -550,8 +550,8 @@ def _stage_lines(found: Plan, stage: StagePlan) -> Iterator[str]:
     said = f"{own.num_generations} completions of {stage.completion}" if isinstance(own, GrpoStage) else (
         f"answers of {stage.completion} (assumed)")  # fmt: skip
     yield (
-        f"stage {stage.name}: {own.kind}, {way}, {stage.trained / 1e6:.1f} million trained; {rows} rows on a GPU, "
-        f"prompts of {stage.prompt} tokens, {said}"
+        f"stage {stage.name}: {own.kind}, {way}, {stage.trained / 1e6:.1f} million parameters trained\n"
+        f"  rows on a GPU: {rows}, with prompts of {stage.prompt} tokens and {said}"
     )
     yield from _table(found, stage)
     total = sum(stage.operations.values())
@@ -560,13 +560,13 @@ def _stage_lines(found: Plan, stage: StagePlan) -> Iterator[str]:
     if stage.gain is not None:
         used = isinstance(own, GrpoStage) and own.share_prefix
         yield (
-            f"  sharing the prompt: {stage.gain[0]:.1f} times fewer operations in the update than full rows, "
-            f"{stage.gain[1]:.1f} times fewer than full rows that share the vision{'' if used else ' (it is off)'}"
+            f"  sharing the prompt{'' if used else ' (it is off)'}: an update takes {stage.gain[0]:.1f} times fewer "
+            f"operations than full rows, {stage.gain[1]:.1f} if those share the vision"
         )
     fitting = f"prompts up to {stage.longest_prompt:,} tokens fit" if stage.longest_prompt else "no prompt fits"
     fitting += f"; what limits them is the {stage.limited_by}"
     if found.fits(stage):
-        yield f"  longest video: any; {fitting}"
+        yield f"  longest video: any, since longer ones get no more tokens; {fitting}"
         return
     yield f"  longest video: {stage.longest:.0f} s; {fitting}"
     peak = stage.memory[machine.zero].peak / GIB

@@ -56,7 +56,7 @@ from rlvtg.model.load import load_config, load_model, load_processor
 from rlvtg.model.vision import share_vision
 from rlvtg.prepare import Prepared, Rows, follow
 from rlvtg.processes import join
-from rlvtg.recipe import GrpoStage, Recipe, SftStage, is_made, validation_prompt
+from rlvtg.recipe import GrpoStage, Recipe, RecipeError, SftStage, is_made, validation_prompt
 from rlvtg.training.curriculum import by_difficulty
 from rlvtg.training.early_stop import StoppingTrainer
 from rlvtg.training.grpo import grpo_trainer
@@ -119,7 +119,10 @@ def _too_large(recipe: Recipe, config: PreTrainedConfig, state: PartialState) ->
     zero = int(
         os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE", "0")
     )  # set by `accelerate launch`, for DeepSpeed alone
-    return plan.warning(recipe, plan.Machine(state.num_processes, size, zero), shape_of(config.to_dict()))
+    try:
+        return plan.warning(recipe, plan.Machine(state.num_processes, size, zero), shape_of(config.to_dict()))
+    except RecipeError as error:  # a plan that cannot be made is no reason not to run
+        return f"whether the recipe fits is not known: {error}"
 
 
 @contextmanager

@@ -246,7 +246,7 @@ def update(setting: Setting, calls: Sequence[Work]) -> dict[str, float]:
         peak["cast weights"] = max(0.0, forward - sum(peak.values()))
     if setting.zero == 3:
         peak["gathered weights"] = float(setting.computed * min(whole, LIVE))
-    return peak | {"inputs": sum(_pixels(setting, work) for work in calls)}
+    return peak | {"inputs": _pixels(setting, calls)}
 
 
 def _gradient_bytes(setting: Setting) -> int:
@@ -254,12 +254,17 @@ def _gradient_bytes(setting: Setting) -> int:
     return {0: STORED, 1: setting.computed}.get(setting.zero, 0)
 
 
-def _pixels(setting: Setting, work: Work) -> float:
-    """Pixels as they come, and as the tower takes them; on the CPU also where rows keep them and where others wait."""
-    number = float(work.patches * setting.shape.patch)
-    copies = 1 if setting.cuda else 3 if work.loads_ahead else 2
-    kept = number * 2 if setting.stream == 2 and "visual.patch_embed.proj" in setting.trained else 0.0
-    return number * STORED * copies + kept
+def _pixels(setting: Setting, calls: Sequence[Work]) -> float:
+    """Pixels as they are given, and of each call as a tower keeps them that learns to read them.
+
+    On the CPU they are also where rows keep them, and where others wait.
+    """
+    numbers = [float(work.patches * setting.shape.patch) for work in calls]
+    copies = 1 if setting.cuda else 3 if calls[0].loads_ahead else 2
+    found = STORED * copies * max(numbers)
+    if "visual.patch_embed.proj" in setting.trained:  # in float32 it keeps what it is given
+        found += setting.computed * (sum(numbers) - (0.0 if setting.bf16 else max(numbers)))
+    return found
 
 
 def _parts(setting: Setting, work: Work) -> Iterator[_Part]:
@@ -443,7 +448,7 @@ def forward(setting: Setting, work: Work) -> dict[str, float]:
     language = work.tokens * (e * 3 * shape.intermediate + 3 * STORED * shape.hidden)
     if work.rows > 1 and work.ragged and not work.shared:
         language += work.rows * (work.prompt + work.completion) ** 2 * (1 + e)  # the mask, and the mask in numbers
-    return {"inputs": _pixels(setting, work), "activations": float(max(tower, rope, language))}
+    return {"inputs": _pixels(setting, [work]), "activations": float(max(tower, rope, language))}
 
 
 def rollout(setting: Setting, work: Work) -> dict[str, float]:
