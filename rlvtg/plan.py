@@ -348,7 +348,8 @@ def _stage(recipe: Recipe, name: str, machine: Machine, shape: Shape, shown: Cli
     prompt, completion = _prompt_tokens(recipe, stage, shape, shown), _completion_tokens(stage)
     run, steps = operations(recipe, stage, shape, machine, shown)
     fits = found[machine.zero].peak <= machine.usable
-    longest = None if fits else _longest(recipe, stage, shape, machine)
+    most = memory(recipe, stage, shape, machine, largest(recipe.video, shape)).peak
+    longest = None if most <= machine.usable else _longest(recipe, stage, shape, machine)
     longest_prompt, limited_by = _longest_prompt(recipe, stage, shape, machine, shown)
     changes, remedy = ((), ()) if fits else _changes(recipe, name, shape, machine, shown)
     return StagePlan(
@@ -527,8 +528,8 @@ def report(found: Plan) -> str:
     machine, video, shown = found.machine, found.recipe.video, found.clip
     tower = sum(layer.parameters for layer in layers(found.shape) if layer.name.startswith("visual."))
     lines = [
-        f"{found.recipe.name} on {machine.gpus} GPUs of {machine.memory:g} GiB (2**30 bytes), {_named(machine.zero)}; "
-        f"{machine.usable / GIB:.1f} GiB of each are planned with",
+        f"{found.recipe.name} on {machine.gpus} GPU{'s' if machine.gpus > 1 else ''} of {machine.memory:g} GiB "
+        f"(2**30 bytes), {_named(machine.zero)}; {machine.usable / GIB:.1f} GiB of each are planned with",
         f"model: {found.recipe.model}, {parameters(found.shape) / 1e9:.2f} billion parameters, {tower / 1e9:.2f} of "
         "them in the vision tower",
         f"video: {shown.seconds:g} s at {video.fps:g} frames a second: {shown.frames} frames of {shown.width} x "
@@ -565,10 +566,10 @@ def _stage_lines(found: Plan, stage: StagePlan) -> Iterator[str]:
         )
     fitting = f"prompts up to {stage.longest_prompt:,} tokens fit" if stage.longest_prompt else "no prompt fits"
     fitting += f"; what limits them is the {stage.limited_by}"
+    longest = "any, since longer ones get no more tokens" if stage.longest is None else f"{stage.longest:.0f} s"
+    yield f"  longest video: {longest}; {fitting}"
     if found.fits(stage):
-        yield f"  longest video: any, since longer ones get no more tokens; {fitting}"
         return
-    yield f"  longest video: {stage.longest:.0f} s; {fitting}"
     peak = stage.memory[machine.zero].peak / GIB
     yield f"  it does not fit: {peak:.1f} GiB of {machine.usable / GIB:.1f}. What could be changed, one at a time:"
     for change in stage.changes:

@@ -129,7 +129,7 @@ def a_grpo_stage(**changes: object) -> GrpoStage:
     stage = GrpoStage(
         kind="grpo", data="x", learning_rate=1e-3, lr_scheduler_type="constant", per_device_train_batch_size=4,
         max_steps=2, rewards={"tiou": RewardSpec()}, num_generations=4, beta=0.0, loss_type="grpo",
-        scale_rewards="group", epsilon=0.2, num_iterations=2, temperature=1.0, max_completion_length=16,
+        scale_rewards="group", epsilon=0.2, num_iterations=2, temperature=1.0, max_completion_length=8,
     )  # fmt: skip
     return replace(stage, **changes)
 
@@ -347,6 +347,7 @@ def test_the_longest_video_fits_and_a_longer_one_does_not() -> None:
     assert stage.longest is not None and 0 < stage.longest < 384
     at, beyond = (a_plan(f"{words} seconds={seconds}") for seconds in (stage.longest, 384))
     assert at.fits(at.stages[1]) and not beyond.fits(beyond.stages[1])
+    assert at.stages[1].longest == beyond.stages[1].longest == stage.longest
 
 
 SHIPPED = ("time_r1_charades_3b", "tempsamp_r1", "museg", "videochat_r1_joint", "timelens_8b", "timelens2")

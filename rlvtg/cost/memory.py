@@ -12,6 +12,7 @@ computes under autocast from float32 weights, or from bfloat16 ones under LoRA, 
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
 from rlvtg.cost.shapes import Layer, Shape, layers
 
@@ -163,6 +164,7 @@ def adapter(layer: Layer, rank: int) -> int:
     return rank * sum(layer.linear) if layer.linear else 0
 
 
+@lru_cache(maxsize=64)
 def counts(setting: Setting) -> tuple[int, int, int]:
     """(all parameters of the model, parameters of adapters, parameters that are trained)."""
     found = list(layers(setting.shape))
@@ -271,10 +273,7 @@ def _parts(setting: Setting, work: Work) -> Iterator[_Part]:
     """The model's parts with what they keep, as far as a gradient reaches."""
     shape = setting.shape
     reached = setting.checkpointing and bool(setting.rank)  # PEFT then lets the first layers' outputs need a gradient
-    named: dict[str, list[Layer]] = {}
-    for layer in layers(shape):
-        named.setdefault(_block_of(layer.name), []).append(layer)
-    for name, inside in named.items():
+    for name, inside in _blocks(shape).items():
         kind = "tower" if name.startswith("visual") else "head" if name == "lm_head" else "language"
         if name == "language_model.embed_tokens":
             reached = reached or setting.learns(name)
@@ -302,6 +301,15 @@ def _parts(setting: Setting, work: Work) -> Iterator[_Part]:
         else:
             yield _Part(kind, 0.0, 0.0, 0.0, gradients)
     yield _head(setting, work)
+
+
+@lru_cache(maxsize=16)
+def _blocks(shape: Shape) -> dict[str, list[Layer]]:
+    """The layers by the block that they are in, in the order of the forward pass."""
+    found: dict[str, list[Layer]] = {}
+    for layer in layers(shape):
+        found.setdefault(_block_of(layer.name), []).append(layer)
+    return found
 
 
 def _block_of(name: str) -> str:
