@@ -201,7 +201,7 @@ CASES = {
     "grpo, full rows": (a_grpo_stage(share_prefix=False), False),
     "grpo, full rows, checkpointing": (a_grpo_stage(share_prefix=False, **CHECKPOINTING), False),
     "grpo, reference, frozen tower": (a_grpo_stage(beta=0.1, freeze=["visual"]), False),
-    "grpo, several calls": (a_grpo_stage(max_tokens_per_forward=460, **CHECKPOINTING), False),
+    "grpo, several calls": (a_grpo_stage(max_tokens_per_forward=430, **CHECKPOINTING), False),
 }
 
 

@@ -16,17 +16,16 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedModel
 from trl import GRPOConfig, GRPOTrainer
 from trl.models.utils import disable_gradient_checkpointing
-from trl.trainer.utils import nanstd
 
 from rlvtg.model.inputs import Encoder, Inputs, batch
 from rlvtg.model.load import prepare
 from rlvtg.model.prefix_attention import obstacle
-from rlvtg.recipe import GrpoStage, Recipe, RecipeError
+from rlvtg.recipe import GrpoStage, Recipe, RecipeError, many_calls
 from rlvtg.reward import NOT_PASSED, Reward
 from rlvtg.rollout.hf import rollout
 from rlvtg.text.grammar import grammar
 from rlvtg.text.span import snapped
-from rlvtg.training.early_stop import SPREAD, StoppingTrainer
+from rlvtg.training.early_stop import StoppingTrainer
 from rlvtg.training.experts import expert_tokens
 from rlvtg.training.groups import GroupTrainer
 from rlvtg.training.prefix import at_least, packed, slices, unpacked
@@ -100,12 +99,9 @@ class VideoGRPOTrainer(StoppingTrainer, GroupTrainer):
                 **kwargs,
             )
         if max_tokens_per_forward is not None and self.accelerator.num_processes > 1 and _is_reentrant(args):
-            raise RecipeError(
-                f"max_tokens_per_forward: got {max_tokens_per_forward} with reentrant gradient checkpointing on "
-                f"{self.accelerator.num_processes} devices, where a weight would give its gradient once for every "
-                "call; want null, or gradient_checkpointing false, or gradient_checkpointing_kwargs.use_reentrant "
-                "false (TRL makes it true for LoRA with ZeRO-3)"
-            )
+            # what the recipe says was checked with it; TRL makes it reentrant for LoRA with ZeRO-3
+            said = many_calls(max_tokens_per_forward, self.accelerator.num_processes)
+            raise RecipeError(f"{said} (TRL makes it true for LoRA with ZeRO-3)")
         if self.ref_model is not None:
             prepare(self.accelerator.unwrap_model(self.ref_model))
         for held in (self.model, self.ref_model) if share_prefix else ():
@@ -135,20 +131,23 @@ class VideoGRPOTrainer(StoppingTrainer, GroupTrainer):
         self._prompts = [prompt for row in self._rows[::group] for prompt in [self.encoder(row)] * group]
         micro = max(1, self.args.per_device_train_batch_size // group)  # prompts that fit the device together
         unique = self._prompts[::group]
+        sampled = 0  # tokens, of prompts and completions
 
         def sample(prompts: list[int], count: int) -> list[list[list[int]]]:
+            nonlocal sampled
             made: list[list[int]] = []
             with generating(self) as model:
                 for start in range(0, len(prompts), micro):
                     some = [unique[prompt] for prompt in prompts[start : start + micro]]
                     made += rollout(model, some, self.generation_config, num_generations=count)
+            sampled += sum(map(len, made)) + count * sum(len(unique[prompt].input_ids) for prompt in prompts)
             return [made[start : start + count] for start in range(0, len(made), count)]
 
-        return {
-            "prompt_ids": [prompt.input_ids.tolist() for prompt in self._prompts],
-            "completion_ids": self._completed(self._rows, sample),
-            "logprobs": None,
-        }
+        prompt_ids = [prompt.input_ids.tolist() for prompt in self._prompts]
+        completion_ids = self._completed(self._rows, sample)
+        written = zip(prompt_ids, completion_ids, self._are_experts(len(prompt_ids)), strict=True)
+        self._thrown_tokens = sampled - sum(len(asked) + len(ids) for asked, ids, expert in written if not expert)
+        return {"prompt_ids": prompt_ids, "completion_ids": completion_ids, "logprobs": None}
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         if self.snap_spans:
@@ -180,13 +179,7 @@ class VideoGRPOTrainer(StoppingTrainer, GroupTrainer):
             self._log_completion_extra(column, [row[column] for row in inputs])
         self._log_completion_extra("predicted", [[list(span) for span in found] for found in spans])
         self._log_answers(inputs, spans, completion_ids_list)
-        rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
-        totals = (rewards * self.reward_weights.to(rewards.device)).nansum(dim=1)
-        totals[rewards.isnan().all(dim=1)] = torch.nan
-        mode = "train" if self.model.training else "eval"
-        group = self.num_generations if self.model.training else self.num_generations_eval
-        self._metrics[mode][SPREAD].append(float(nanstd(totals.view(-1, group), dim=1).nanmean()))
-        return rewards
+        return super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
 
     def between_batches(self) -> bool:
         return self._step % (self.args.steps_per_generation * self.num_iterations) == 0
