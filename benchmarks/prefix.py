@@ -40,11 +40,12 @@ import rlvtg  # noqa: F401, I001  (before torchvision, which it repairs on machi
 import av
 import numpy as np
 import torch
-from flops import BENCHMARK, QWEN2_5_VL_3B, QWEN2_5_VL_7B, update
 from transformers import GenerationConfig, Qwen2_5_VLForConditionalGeneration
 
 from rewards.think_format import think_format
 from rewards.tiou import tiou
+from rlvtg.cost.flops import update
+from rlvtg.cost.shapes import PUBLISHED, Shape
 from rlvtg.model import prefix_attention, vision_attention
 from rlvtg.model.family import family
 from rlvtg.model.grids import grid_arguments
@@ -57,6 +58,7 @@ from rlvtg.recipe import Video
 from rlvtg.rollout.hf import rollout
 from rlvtg.training.prefix import packed
 
+BENCHMARK = Shape(4, 256, 4, 2, 64, 688, 2048, 4, 128, 344, 2)
 SIDE = 20  # patches along each side of a frame: 100 tokens for a pair of frames
 WAYS = ("full rows", "vision shared", "prefix shared")
 GRID = [
@@ -68,7 +70,7 @@ GRID = [
 
 
 def a_model() -> Qwen2_5_VLForConditionalGeneration:
-    """Random weights in the shapes of `flops.BENCHMARK`, prepared as a run prepares them."""
+    """Random weights in the shapes of `BENCHMARK`, prepared as a run prepares them."""
     config = tiny_model(tiny_processor().tokenizer, layers=1).config
     text, tower = config.text_config, config.vision_config
     text.hidden_size, text.num_hidden_layers, text.intermediate_size = 256, 4, 688
@@ -416,7 +418,7 @@ def draw(table: Path, picture: Path) -> None:
 def print_model() -> None:
     """Full rows over prefix shared, and vision shared over prefix shared, for the released shapes: counted, not run."""
     print("| model | P | C | G 4 | G 8 | G 16 |\n|---|---|---|---|---|---|")
-    for name, shape in (("3B", QWEN2_5_VL_3B), ("7B", QWEN2_5_VL_7B)):
+    for name, shape in ((size, PUBLISHED[f"Qwen/Qwen2.5-VL-{size}-Instruct"]) for size in ("3B", "7B")):
         for prompt, completion in ((2048, 256), (4096, 256), (16384, 256), (4096, 1024)):
             cells = []
             for group in (4, 8, 16):

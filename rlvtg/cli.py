@@ -306,7 +306,30 @@ def _samples(arguments: argparse.Namespace, words: Sequence[str]) -> Any:
     return read(Source(arguments.annotations, arguments.videos or ".", arguments.reader))
 
 
-VERBS: tuple[Callable[[Any], None], ...] = (_reward, _data, _doctor, _eval, _report, _export)
+def _plan(verbs: Any) -> None:
+    """`rlvtg plan recipe=NAME gpus=8 gpu_memory=80`: does it fit, and what does a step cost?"""
+
+    def run(arguments: argparse.Namespace, words: Sequence[str]) -> int:
+        from rlvtg import plan
+        from rlvtg.recipe import load
+
+        machine, seconds, rest = plan.machine(words)
+        found = plan.plan(load(rest, files=False), machine, seconds=seconds)
+        print(plan.report(found))
+        return 0 if all(found.fits(stage) for stage in found.stages) else 1
+
+    parser = verbs.add_parser(
+        "plan",
+        usage="rlvtg plan recipe=NAME [gpus=8] [gpu_memory=80] [zero=0|1|2|3] [seconds=X] [key=value ...]",
+        help="say from shapes alone whether a recipe fits its GPUs, and what to change if not",
+        description="Counts, without weights or data, what every stage holds on each GPU under DDP (zero=0) and ZeRO 1 "
+        "to 3, what a step costs and the longest video that fits. gpu_memory is in GiB; seconds is the length of the "
+        "videos (default: the most tokens that the recipe gives a video). Exit status 1 if a stage does not fit.",
+    )
+    parser.set_defaults(run=run)
+
+
+VERBS: tuple[Callable[[Any], None], ...] = (_reward, _data, _doctor, _plan, _eval, _report, _export)
 
 
 def _count(text: str) -> int:

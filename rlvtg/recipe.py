@@ -424,8 +424,10 @@ class Recipe:
 KINDS: dict[str, type[SftStage] | type[GrpoStage]] = {"sft": SftStage, "grpo": GrpoStage}
 
 
-def load(argv: Sequence[str], *, stages: bool = True) -> Recipe:
+def load(argv: Sequence[str], *, stages: bool = True, files: bool = True) -> Recipe:
     """The complete, checked recipe that `argv` asks for; without its `stages` it needs no data to train on.
+
+    Without `files`, those that it names need not be there.
 
     argv: `recipe=NAME` or `recipe=path.yaml`, optionally `scale=NAME`, and overrides such as `seed=1`.
         A name is looked for in ./recipes, then in the recipes that ship with rlvtg.
@@ -467,7 +469,7 @@ def load(argv: Sequence[str], *, stages: bool = True) -> Recipe:
     recipe = _build(tree, origins)
     if scale is not None:
         _check_scale_data(recipe, _label(scale))
-    check(recipe, int(os.environ.get("WORLD_SIZE", "1")))
+    check(recipe, int(os.environ.get("WORLD_SIZE", "1")), files=files)
     return recipe
 
 
@@ -817,17 +819,17 @@ _RANGES: tuple[tuple[str, str, Callable[[float], bool]], ...] = (
 )
 
 
-def check(recipe: Recipe, world_size: int = 1) -> None:
+def check(recipe: Recipe, world_size: int = 1, *, files: bool = True) -> None:
     """Raise RecipeError for the first thing in `recipe` that cannot work on `world_size` devices.
 
-    Looks at files, but opens none; sources below `recipe.tiny.folder` may be absent, since they will be made.
+    Looks at files, but opens none; sources below `recipe.tiny.folder` may be absent, since they will be made, and with
+    `files` false all files may.
     """
     _check_secrets(asdict(recipe))
     for path, number in _numbers(asdict(recipe)):
         for names, allowed, holds in _RANGES:
             if path.rpartition(".")[2] in names.split() and not holds(number):
                 raise RecipeError(f"{path}: got {number:g}, allowed: {allowed}")
-    _check_model(recipe)
     if "/" in recipe.attn_implementation:
         raise RecipeError(f"attn_implementation: got {recipe.attn_implementation}, whose code is on the hub and is not "
                           "run; want sdpa, or what transformers or an installed package implements")  # fmt: skip
@@ -841,7 +843,7 @@ def check(recipe: Recipe, world_size: int = 1) -> None:
             _check_prompt(path, part.prompt, of_task=isinstance(part, Task))
     for path, name in _data_used(recipe):
         _check_choice(path, name, recipe.data)
-        _check_source(recipe, name)
+        _check_choice(f"data.{name}.reader", recipe.data[name].reader, READERS)
     for name, stage in recipe.stages.items():
         _check_stage(f"stages.{name}", stage, recipe.video)
         if recipe.video.cache_features:
@@ -849,6 +851,8 @@ def check(recipe: Recipe, world_size: int = 1) -> None:
         if isinstance(stage, GrpoStage):
             _check_grpo(f"stages.{name}", stage, recipe, world_size)
             _check_tasks(f"stages.{name}", stage, recipe)
+    if files:
+        _check_files(recipe)
 
 
 def secrets() -> list[str]:
@@ -1055,26 +1059,28 @@ def _data_used(recipe: Recipe) -> list[tuple[str, str]]:
     return [*dict.fromkeys(used), ("evaluation.data", recipe.evaluation.data)]
 
 
-def _check_model(recipe: Recipe) -> None:
-    """A hub id has one slash at most; anything longer is a folder, which is there or will be made."""
+def _check_files(recipe: Recipe) -> None:
+    """What the recipe names is there, or will be made. A hub id has one slash at most; anything longer is a folder."""
     is_folder = recipe.model.count("/") > 1 or recipe.model.startswith((".", "/"))
     if is_folder and not is_made(recipe, recipe.model) and not os.path.isdir(recipe.model):
         raise RecipeError(f"model: no folder {recipe.model} (looked in {Path.cwd()})")
+    for name in dict.fromkeys(name for _, name in _data_used(recipe)):
+        source = recipe.data[name]
+        for key, exists, what in (("annotations", os.path.isfile, "file"), ("videos", os.path.isdir, "folder")):
+            place = getattr(source, key)
+            if not is_made(recipe, place) and not exists(place):
+                raise RecipeError(f"data.{name}.{key}: no {what} {place} (looked in {Path.cwd()})")
+    for name, stage in recipe.stages.items():
+        difficulty = stage.difficulty if isinstance(stage, GrpoStage) else None
+        if difficulty is not None and difficulty.file is not None and not os.path.isfile(difficulty.file):
+            path = f"stages.{name}.difficulty.file"
+            raise RecipeError(f"{path}: no file {difficulty.file} (looked in {Path.cwd()})")
 
 
 def is_made(recipe: Recipe, place: str) -> bool:
     """Whether `place` lies below the folder that the demo fills, so that it need not be there yet."""
     tiny = recipe.tiny
     return tiny is not None and Path(os.path.abspath(place)).is_relative_to(os.path.abspath(tiny.folder))
-
-
-def _check_source(recipe: Recipe, name: str) -> None:
-    source = recipe.data[name]
-    _check_choice(f"data.{name}.reader", source.reader, READERS)
-    for key, exists, what in (("annotations", os.path.isfile, "file"), ("videos", os.path.isdir, "folder")):
-        place = getattr(source, key)
-        if not is_made(recipe, place) and not exists(place):
-            raise RecipeError(f"data.{name}.{key}: no {what} {place} (looked in {Path.cwd()})")
 
 
 def _check_stage(path: str, stage: Stage, video: Video) -> None:
@@ -1284,8 +1290,6 @@ def _check_difficulty(path: str, difficulty: Difficulty, selections: Iterable[Se
     _check_choice(f"{path}.format", difficulty.format, DIFFICULTY_FORMATS)
     if difficulty.num_generations < 1:
         raise RecipeError(f"{path}.num_generations: got {difficulty.num_generations}, allowed: 1 or more")
-    if difficulty.file is not None and not os.path.isfile(difficulty.file):
-        raise RecipeError(f"{path}.file: no file {difficulty.file} (looked in {Path.cwd()})")
     if difficulty.file is None and difficulty.format != "rlvtg":
         raise RecipeError(f"{path}.format: got {difficulty.format} without a file, want {path}.file too")
     if difficulty.file is None and difficulty.num_generations == 1 and any(each.std_power for each in selections):

@@ -21,6 +21,7 @@ goes on with `resume=true` and ends with the weights and numbers of one that was
 
 import hashlib
 import json
+import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -31,11 +32,14 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
+from rlvtg import plan
+from rlvtg.cost.shapes import shape_of
 from rlvtg.data.row import first_of_each_task
 from rlvtg.data.selected import Choice
 from rlvtg.disk import DiskError, remove, write_whole, writing
@@ -56,7 +60,15 @@ from rlvtg.model.vision import share_vision
 from rlvtg.model_card import model_card
 from rlvtg.prepare import Prepared, Rows, follow
 from rlvtg.processes import join, require_same, require_shared
-from rlvtg.recipe import GrpoStage, Recipe, SftStage, is_made, require_seconds, validation_prompt
+from rlvtg.recipe import (
+    GrpoStage,
+    Recipe,
+    RecipeError,
+    SftStage,
+    is_made,
+    require_seconds,
+    validation_prompt,
+)
 from rlvtg.training.curriculum import by_difficulty
 from rlvtg.training.early_stop import StoppingTrainer
 from rlvtg.training.grpo import grpo_trainer
@@ -87,8 +99,11 @@ def run(recipe: Recipe, prepared: Prepared | None) -> int:
     folder = prepared.folder
     with _telling_how_to_go_on(recipe, folder):
         # an unsupported model is refused before its processor is read
-        kind = family(load_config(recipe.model), recipe.family)
+        config = load_config(recipe.model)
+        kind = family(config, recipe.family)
         require_seconds(recipe, kind.name)
+        if state.is_main_process and (said := _too_large(recipe, config, state)) is not None:
+            print(f"warning: {said}", file=sys.stderr)
         encoder = Encoder(
             load_processor(recipe.model), kind, recipe.video, store=clip_store(recipe), features=feature_cache(recipe)
         )
@@ -108,6 +123,20 @@ def run(recipe: Recipe, prepared: Prepared | None) -> int:
             finish(recipe, prepared, encoder, seconds=time.monotonic() - started)
     state.wait_for_everyone()
     return 0
+
+
+def _too_large(recipe: Recipe, config: PreTrainedConfig, state: PartialState) -> str | None:
+    """The plan's sentence where the recipe cannot fit the GPUs that it runs on; None where it can, and on the CPU."""
+    if state.device.type != "cuda":
+        return None
+    size = torch.cuda.get_device_properties(state.device).total_memory / plan.GIB
+    zero = int(
+        os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE", "0")
+    )  # set by `accelerate launch`, for DeepSpeed alone
+    try:
+        return plan.warning(recipe, plan.Machine(state.num_processes, size, zero), shape_of(config.to_dict()))
+    except RecipeError as error:  # a plan that cannot be made is no reason not to run
+        return f"whether the recipe fits is not known: {error}"
 
 
 @contextmanager

@@ -129,3 +129,7 @@ def test_the_recipe_of_the_page_about_controls_loads(tmp_path: Path, monkeypatch
         (tmp_path / folder).mkdir()
     stage = load(["recipe=example_controls"]).stages["rl"]
     assert isinstance(stage, GrpoStage) and stage.expert is not None and stage.expert.anchor == 1.2
+
+
+def test_the_page_about_the_plan_prints_what_its_command_prints(tmp_path: Path) -> None:
+    follow(ROOT / "docs" / "plan.md", tmp_path, slow=False)

@@ -37,14 +37,15 @@ BELOW: dict[str, list[str]] = {
     "processes": ["recipe", "disk"],
     "evaluation": ["model", "rollout", "data", "data_check", "text", "processes"],
     "doctor": ["training", "evaluation"],
-    "plan": ["training", "evaluation"],
+    "cost": ["recipe"],
+    "plan": ["cost", "recipe", "video"],
     "export": ["training", "evaluation"],
     "model_card": ["recipe"],
     "export_run": ["export", "model_card"],
     "export_check": ["export_run", "doctor"],
     "data_check": ["data", "video"],
     "prepare": ["data_check", "reward", "evaluation.protocol", "training.experts"],
-    "run": ["prepare", "export", "model_card", "doctor"],
+    "run": ["prepare", "export", "model_card", "doctor", "plan"],
     "mistakes": ["recipe", "reward", "text", "data", "video", "evaluation.protocol", "evaluation.predictions"],
     "completions": ["data", "text"],
     "tryout": ["completions", "reward"],
@@ -63,7 +64,19 @@ OUTSIDE: dict[str, set[str]] = {
 }
 # Slow to import; a bad recipe, annotation or reward must be reported before any of it loads.
 HEAVY = {"torch", "torchvision", "transformers", "trl", "peft", "accelerate", "deepspeed", "vllm"}
-LIGHT = {"disk", "data", "video", "reward", "data_check", "prepare", "mistakes", "completions", "tryout"}
+LIGHT = {
+    "cost",
+    "plan",
+    "disk",
+    "data",
+    "video",
+    "reward",
+    "data_check",
+    "prepare",
+    "mistakes",
+    "completions",
+    "tryout",
+}
 # Libraries that a few places have to themselves. What a model wrote is read by text/tags.py and text/grammars/
 # alone; the others read what people wrote.
 OWNERS = {

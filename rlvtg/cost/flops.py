@@ -7,31 +7,7 @@ passes, or as none for a part that is not trained and has nothing trained before
 
 from dataclasses import dataclass
 
-
-@dataclass(frozen=True)
-class Shape:
-    """What of a model costs something."""
-
-    layers: int
-    hidden: int
-    heads: int
-    key_heads: int
-    head_width: int
-    intermediate: int
-    vocabulary: int
-    vision_layers: int
-    vision_hidden: int
-    vision_intermediate: int
-    vision_full: int  # layers of the tower that attend over whole frames; the others within windows
-    window: int = 64  # patches in a window
-    patch: int = 1176  # numbers in a patch
-    merge: int = 4  # patches in a token
-
-
-QWEN2_5_VL_3B = Shape(36, 2048, 16, 2, 128, 11008, 151936, 32, 1280, 3420, 4)
-QWEN2_5_VL_7B = Shape(28, 3584, 28, 4, 128, 18944, 152064, 32, 1280, 3420, 4)
-BENCHMARK = Shape(4, 256, 4, 2, 64, 688, 2048, 4, 128, 344, 2)
-"""The shapes of the models that are released, and of the one with random weights that is timed."""
+from rlvtg.cost.shapes import Shape
 
 
 def tokens(shape: Shape, count: int, pairs: float) -> float:
@@ -49,12 +25,13 @@ def head(shape: Shape, count: int) -> float:
 def vision(shape: Shape, prompt: int, frame: int) -> float:
     """The tower over a video of `prompt` tokens, with `frame` patches in each pair of frames."""
     patches = prompt * shape.merge
-    linear = 4 * shape.vision_hidden**2 + 3 * shape.vision_hidden * shape.vision_intermediate
+    matrices = 3 if shape.gated_vision else 2
+    linear = 4 * shape.vision_hidden**2 + matrices * shape.vision_hidden * shape.vision_intermediate
     seen = shape.vision_full * frame + (shape.vision_layers - shape.vision_full) * shape.window
     merger = (shape.merge * shape.vision_hidden) ** 2 + shape.merge * shape.vision_hidden * shape.hidden
     embedding = 2.0 * shape.patch * shape.vision_hidden * patches
     tower = 2.0 * shape.vision_layers * linear * patches + 4.0 * shape.vision_hidden * seen * patches
-    return embedding + tower + 2.0 * merger * prompt
+    return embedding + tower + 2.0 * merger * prompt * (1 + shape.deepstack)
 
 
 @dataclass(frozen=True)
@@ -88,3 +65,8 @@ def update(
     own = rows * completion
     tree = 3 * tokens(shape, prompt - 1 + own, prompt**2 / 2 + own * (prompt + completion / 2))
     return Update(full + scored + rows * tower, full + scored + tower, tree + scored + tower)
+
+
+def decoded(shape: Shape, prompt: int, completion: int) -> float:
+    """A completion that is written token by token behind a prompt whose keys and values are there, with the head."""
+    return tokens(shape, completion, completion * (prompt + completion / 2)) + head(shape, completion)
