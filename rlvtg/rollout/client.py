@@ -274,12 +274,13 @@ def _filled(weights: Iterable[tuple[str, torch.Tensor]], dtype: torch.dtype) -> 
 
 def _checked(url: str) -> str:
     """The address of a server, without a slash at its end."""
+    wanted = "want one such as http://127.0.0.1:8400"
     try:
         parsed = httpx2.URL(url)
     except (TypeError, httpx2.InvalidURL) as error:
-        raise ServerError(f"vllm_server_base_url: got {url!r}, want one such as http://127.0.0.1:8400") from error
-    if parsed.scheme not in ("http", "https") or not parsed.host or parsed.userinfo or parsed.query:
-        raise ServerError(
-            f"vllm_server_base_url: got {parsed.host!r}, want one such as http://127.0.0.1:8400, without user or query"
-        )
+        raise ServerError(f"vllm_server_base_url: got {url!r}, {wanted}") from error
+    if parsed.userinfo or parsed.query:
+        raise ServerError(f"vllm_server_base_url: {wanted}, without user, password or query; a token goes into {TOKEN}")
+    if parsed.scheme not in ("http", "https") or not parsed.host:
+        raise ServerError(f"vllm_server_base_url: got {url!r}, {wanted}")
     return url.rstrip("/")

@@ -19,6 +19,7 @@ import json
 import secrets
 import shutil
 import signal
+import socket
 import sys
 import tempfile
 import threading
@@ -27,6 +28,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from socketserver import TCPServer
 from types import FrameType
 from typing import Any, NoReturn
 from urllib.parse import urlsplit
@@ -67,9 +69,7 @@ class Service:
     def __init__(self, make: Callable[[], Engine], about: Mapping[str, Any], folder: Path) -> None:
         self._make, self._about, self._folder = make, dict(about), folder
         self._engine: Engine | None = None
-        self._weights: str | None = secrets.token_hex(
-            8
-        )  # the name of those that the engine holds; None: not to be used
+        self._weights: str | None = secrets.token_hex(8)  # the name of the engine's; None where they are not whole
         self._transfer: str | None = None
         self._turn = threading.Lock()
         self._loop = asyncio.new_event_loop()
@@ -225,16 +225,15 @@ class Server(ThreadingHTTPServer):
                 "environment here and of the run, or leave --host out"
             )
         self.service, self.token = service, token
+        self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         try:
             super().__init__((host, port), _Handler)
         except (OSError, OverflowError) as error:
             raise RecipeError(f"the server cannot listen at {host} port {port}: {error}") from error
 
     def server_bind(self) -> None:
-        """The parent's without asking the name service what the address is called, which can take long."""
-        self.allow_reuse_address = True
-        ThreadingHTTPServer.__mro__[2].server_bind(self)
-        self.server_name, self.server_port = self.server_address[:2]
+        """The grandparent's: the parent asks the name service what the address is called, which can take long."""
+        TCPServer.server_bind(self)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """One line for a connection that broke; other errors are shown as they are."""
@@ -347,14 +346,15 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def _counts(body: bytes) -> tuple[int, int]:
+    """(files, tensors) of a whole transfer."""
     try:
         found = json.loads(body)
-    except ValueError as error:
-        raise Refusal(400, "the body is not JSON") from error
-    counts = [found.get(key) for key in ("files", "tensors")] if isinstance(found, dict) else []
-    if len(counts) != 2 or not all(type(count) is int and 0 < count < 10**6 for count in counts):
-        raise Refusal(400, 'want {"files": N, "tensors": M}')
-    return counts[0], min(counts[1], 10**6)
+        files, tensors = found["files"], found["tensors"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise Refusal(400, 'want {"files": N, "tensors": M}') from error
+    if type(files) is not int or type(tensors) is not int or not 0 < files <= _MOST_FILES or tensors < 0:
+        raise Refusal(400, f"want files from 1 to {_MOST_FILES} and a number of tensors")
+    return files, tensors
 
 
 def serve(make: Callable[[], Engine], about: Mapping[str, Any], *, host: str, port: int) -> None:
@@ -370,7 +370,7 @@ def serve(make: Callable[[], Engine], about: Mapping[str, Any], *, host: str, po
     with tempfile.TemporaryDirectory(prefix="rlvtg_weights_") as folder:
         service = Service(make, about, Path(folder) / "weights")
         with Server(service, host, port, token_of_environment()) as server:
-            address = f"http://{f'[{host}]' if ':' in host else host}:{server.server_port}"
+            address = f"http://{f'[{host}]' if ':' in host else host}:{server.server_address[1]}"
             threading.Thread(target=server.serve_forever, daemon=True).start()
             _tell(f"listening at {address}, loading the model")
             try:

@@ -1,0 +1,73 @@
+"""`rlvtg serve`: the vLLM engine of a recipe's rollouts, on a machine of its own."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from transformers import PreTrainedConfig
+
+from rlvtg.model import tiny as tiny_model
+from rlvtg.model.family import family
+from rlvtg.model.load import load_config
+from rlvtg.recipe import GrpoStage, Recipe, RecipeError, is_made
+from rlvtg.rollout.server import serve
+from rlvtg.rollout.vllm import Engine
+from rlvtg.rollout.wire import model_facts
+
+ADDRESS = "http://127.0.0.1:8400"
+"""Where a server is, and where a run looks for it, unless told otherwise."""
+
+
+def serve_recipe(recipe: Recipe, *, stage: str | None, host: str, port: int) -> None:
+    """Serve the recipe's model with the engine settings of a stage, until the process is told to end.
+
+    Weights come from the run, so one server does for all stages of a recipe that have the same settings.
+
+    Args:
+        recipe: a loaded recipe.
+        stage: a GRPO stage; None is the first that has `use_vllm` with `vllm_mode` server.
+        host: the address to listen at.
+        port: 0 takes one that is free.
+
+    Raises:
+        RecipeError: there is no such stage, or the server cannot listen there.
+    """
+    chosen = _chosen(recipe, stage)
+    if recipe.tiny is not None and is_made(recipe, recipe.model):
+        tiny_model.make(recipe.model, seed=recipe.tiny.seed, family=recipe.family)
+    config = load_config(recipe.model)
+    kind = family(config, recipe.family)
+    settings = engine_settings(recipe, chosen)
+
+    def make() -> Engine:
+        return Engine(recipe.model, vision_token_ids=kind.vision_token_ids, settings=settings)
+
+    serve(make, _about(recipe, config, settings), host=host, port=port)
+
+
+def _chosen(recipe: Recipe, name: str | None) -> GrpoStage:
+    grpo = {key: stage for key, stage in recipe.stages.items() if isinstance(stage, GrpoStage)}
+    if name is not None and name not in grpo:
+        raise RecipeError(f"--stage: got {name!r}, want a GRPO stage of the recipe: {', '.join(grpo) or 'it has none'}")
+    served = [key for key, stage in grpo.items() if stage.use_vllm and stage.vllm_mode == "server"]
+    if name is None and not served:
+        raise RecipeError(
+            "stages: none has use_vllm true with vllm_mode server, so no run of this recipe would ask a server; set "
+            "them, as for the run itself"
+        )
+    return grpo[served[0] if name is None else name]
+
+
+def _about(recipe: Recipe, config: PreTrainedConfig, settings: Mapping[str, Any]) -> dict[str, Any]:
+    import vllm
+
+    return {
+        "model": recipe.model,
+        "facts": model_facts(config),
+        "dtype": str(settings["dtype"]),
+        "vllm": vllm.__version__,
+    }
+
+
+def engine_settings(recipe: Recipe, stage: GrpoStage) -> dict[str, Any]:
+    """Until colocate's own arrives."""
+    return {"dtype": "float32", "max_model_len": 2048, **stage.engine}
