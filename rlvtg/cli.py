@@ -250,7 +250,7 @@ def _serve(verbs: Any) -> None:
     def run(arguments: argparse.Namespace, words: Sequence[str]) -> int:
         from rlvtg import recipe as recipes
 
-        recipe = recipes.load(words)
+        recipe = recipes.load(words, files=False)
         from rlvtg.serve import serve_recipe
 
         serve_recipe(recipe, stage=arguments.stage, host=arguments.host, port=arguments.port)

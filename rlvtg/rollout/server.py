@@ -38,7 +38,7 @@ from safetensors import SafetensorError, safe_open
 
 from rlvtg.recipe import RecipeError
 from rlvtg.rollout.access import TOKEN, is_loopback, token_of_environment
-from rlvtg.rollout.vllm import Engine
+from rlvtg.rollout.engine import Engine
 from rlvtg.rollout.wire import PROTOCOL, WireError, pack_samples, unpack_requests
 
 MOST_BYTES = {"generate": 8 * 2**30, "weights": 16 * 2**30, "words": 2**16}

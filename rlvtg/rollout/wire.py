@@ -7,14 +7,14 @@ of prompts (uint8, as they were decoded) and weights. What is not an array stand
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from math import isfinite
+from math import isfinite, nan
 from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from rlvtg.rollout.vllm import Request, Sampled
+from rlvtg.rollout.engine import Request, Sampled
 
 PROTOCOL = 1
 """Of what is said here and to which addresses; both sides must know the same."""
@@ -52,7 +52,7 @@ def pack_requests(requests: Sequence[Request], sampling: Sampling, weights: str)
             name = names.setdefault(id(frames), str(len(names)))
             arrays[name] = np.ascontiguousarray(frames)
             videos.append({"frames": name, "metadata": dict(metadata)})
-        prompts.append({"token_ids": list(request.token_ids), "videos": videos})
+        prompts.append({"token_ids": list(request.token_ids), "videos": videos, "name": request.name})
     header = {"prompts": prompts, "sampling": asdict(sampling), "weights": weights}
     return save(arrays, metadata={_KEY: json.dumps(header, allow_nan=False)})
 
@@ -77,8 +77,15 @@ def unpack_requests(body: bytes) -> tuple[list[Request], Sampling, str]:
 
 
 def pack_samples(samples: Sequence[Sequence[Sampled]]) -> bytes:
-    """The completions of each prompt, as JSON: it gives every float back as it was."""
-    return json.dumps([[asdict(sample) for sample in group] for group in samples], allow_nan=False).encode()
+    """The completions of each prompt, as JSON, which gives every float back as it was; NaN is null there."""
+    groups = [
+        [
+            {"token_ids": sample.token_ids, "logprobs": [each if isfinite(each) else None for each in sample.logprobs]}
+            for sample in group
+        ]
+        for group in samples
+    ]
+    return json.dumps(groups, allow_nan=False).encode()
 
 
 def unpack_samples(body: bytes) -> list[list[Sampled]]:
@@ -96,7 +103,8 @@ def unpack_samples(body: bytes) -> list[list[Sampled]]:
 
 def _sample(value: Any) -> Sampled:
     found = _object(value, "a completion", {"token_ids", "logprobs"})
-    logprobs = [_number(each, "logprobs") for each in _list(found["logprobs"], "logprobs")]
+    given = _list(found["logprobs"], "logprobs")
+    logprobs = [nan if each is None else _number(each, "logprobs") for each in given]
     ids = _ids(found["token_ids"], "token_ids")
     if len(ids) != len(logprobs):
         raise WireError(f"a completion has {len(ids)} tokens and {len(logprobs)} log-probabilities")
@@ -104,7 +112,7 @@ def _sample(value: Any) -> Sampled:
 
 
 def _request(value: Any, index: int, arrays: Mapping[str, np.ndarray]) -> Request:
-    found = _object(value, f"prompt {index}", {"token_ids", "videos"})
+    found = _object(value, f"prompt {index}", {"token_ids", "videos", "name"})
     ids = _ids(found["token_ids"], f"token_ids of prompt {index}")
     if not ids:
         raise WireError(f"prompt {index} has no tokens")
@@ -121,7 +129,7 @@ def _request(value: Any, index: int, arrays: Mapping[str, np.ndarray]) -> Reques
         if not isinstance(named["metadata"], dict):
             raise WireError(f"a video of prompt {index} has no metadata")
         videos.append((frames, named["metadata"]))
-    return Request(ids, videos)
+    return Request(ids, videos, _text(found["name"], "name"))
 
 
 def _sampling(value: Any) -> Sampling:
