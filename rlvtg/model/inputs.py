@@ -231,6 +231,14 @@ class Encoder:
         """The sampled frames of a row's video; `settings` are the encoder's own unless others are given."""
         return self.clips.get(row["video"], row.get("video_start"), row.get("video_end"), settings)
 
+    def shown(self, row: Mapping[str, Any], settings: Video | None = None) -> Clip:
+        """The frames as the model sees them: those of `clip`, with what `time: overlay` draws on them."""
+        settings = self.settings if settings is None else settings
+        clip = self.clip(row, settings)
+        if settings.time != "overlay":
+            return clip
+        return replace(clip, frames=numbered(clip.frames, clip.timestamps.tolist(), settings.time_format or SECONDS))
+
     def stamps(self, row: Mapping[str, Any]) -> list[float]:
         """Seconds of the first frame of each temporal patch of a row's video: the finest times the model can tell."""
         return self.clip(row).timestamps[:: self.family.temporal_patch_size].tolist()
@@ -255,11 +263,7 @@ class Encoder:
     def _video(self, row: Mapping[str, Any], settings: Video) -> VideoInputs:
         key = (row["video"], row.get("video_start"), row.get("video_end"), *astuple(settings))
         if key not in self._videos:
-            clip = self.clip(row, settings)
-            if settings.time == "overlay":
-                frames = numbered(clip.frames, clip.timestamps.tolist(), settings.time_format or SECONDS)
-                clip = replace(clip, frames=frames)
-            video = video_inputs(clip, self.processor, self.family, time=settings.time)
+            video = video_inputs(self.shown(row, settings), self.processor, self.family, time=settings.time)
             if self.features is not None:
                 video = replace(video, digests=content_digests(video.pixel_values, video.grids))
             self._videos[key] = video

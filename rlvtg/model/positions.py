@@ -64,9 +64,15 @@ def prompt_positions(
 @lru_cache(maxsize=256)
 def _video_positions(grid: tuple[int, ...], seconds_per_grid: float, family: Family) -> torch.Tensor:
     """Positions (3, t * h * w / merge_size**2) of a video that starts at 0."""
-    steps, height, width = grid[0], grid[1] // family.merge_size, grid[2] // family.merge_size
+    height, width = grid[1] // family.merge_size, grid[2] // family.merge_size
+    time = time_positions(grid[0], seconds_per_grid, family)
+    return torch.stack(torch.meshgrid(time, torch.arange(height), torch.arange(width), indexing="ij")).flatten(1)
+
+
+def time_positions(steps: int, seconds_per_grid: float, family: Family) -> torch.Tensor:
+    """Positions (steps,) on the time axis of the grid steps of a video that starts at 0."""
     time = torch.arange(steps, dtype=torch.float64)
     if family.tokens_per_second is not None:
         # the product is taken before rounding down: an interval below one position must not collapse to zero
         time = time * seconds_per_grid * family.tokens_per_second + 1e-6
-    return torch.stack(torch.meshgrid(time.long(), torch.arange(height), torch.arange(width), indexing="ij")).flatten(1)
+    return time.long()

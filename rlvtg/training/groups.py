@@ -15,21 +15,22 @@ from transformers import ProcessorMixin
 from trl import GRPOConfig, GRPOTrainer
 
 from rlvtg.recipe import Expert
+from rlvtg.rollout.engine import Sampled, unscored
 from rlvtg.text.span import Span
 from rlvtg.training.advantage import alike, batch_advantages
 from rlvtg.training.experts import are_experts, controlled_reward, expert_tokens
 from rlvtg.training.guard_rails import drift, span_statistics
 from rlvtg.training.zero_variance import resample, weighed
 
-Sample = Callable[[list[int], int], list[list[list[int]]]]
-"""(prompts, by their number among those of the batch; n) -> n completions of each, as token ids."""
+Sample = Callable[[list[int], int], list[list[Sampled]]]
+"""(prompts, by their number among those of the batch; n) -> n completions of each."""
 
 
 @dataclass(frozen=True)
 class _Scored:
-    """A group with what its rewards said: token ids of G completions, rewards (G, R), columns for the log."""
+    """A group with what its rewards said: G completions, rewards (G, R), columns for the log."""
 
-    completion_ids: list[list[int]]
+    completions: list[Sampled]
     rewards: torch.Tensor
     columns: dict[str, list[Any]]
 
@@ -84,13 +85,13 @@ class GroupTrainer(GRPOTrainer):
             )
         super().__init__(model, reward_funcs, args, train_dataset, processing_class=processing_class, **kwargs)
 
-    def _completed(self, rows: Sequence[Mapping[str, Any]], sample: Sample) -> list[list[int]]:
-        """Token ids of whole groups for `rows`, of which each prompt has G in a row."""
+    def _completed(self, rows: Sequence[Mapping[str, Any]], sample: Sample) -> list[Sampled]:
+        """Completions of whole groups for `rows`, of which each prompt has G in a row."""
         is_training = self.model.training
         size = self.num_generations if is_training else self.num_generations_eval
         has_expert = self._expert is not None and is_training
 
-        def groups(prompts: list[int]) -> list[list[list[int]]]:
+        def groups(prompts: list[int]) -> list[list[Sampled]]:
             found = sample(prompts, size - has_expert)
             if has_expert:
                 for prompt, group in zip(prompts, found, strict=True):
@@ -102,7 +103,7 @@ class GroupTrainer(GRPOTrainer):
 
         everything = list(range(len(rows) // size))
         if not is_training or self._zero_variance != "resample":
-            return [ids for group in groups(everything) for ids in group]
+            return [one for group in groups(everything) for one in group]
 
         def is_flat(group: _Scored) -> bool:
             return self._is_flat(self._totals(group.rewards))
@@ -110,21 +111,21 @@ class GroupTrainer(GRPOTrainer):
         first = again(everything)
         self._first_flat = [is_flat(group) for group in first]
         self._scored, self._resampled = resample(first, is_flat, again, self._largest, self._max_resamples)
-        return [ids for group in self._scored for ids in group.completion_ids]
+        return [one for group in self._scored for one in group.completions]
 
-    def _written(self, row: Mapping[str, Any]) -> list[int]:
+    def _written(self, row: Mapping[str, Any]) -> Sampled:
         assert self._expert is not None
         tokenizer = self.processing_class.tokenizer
-        return expert_tokens(row, self._expert_grammar, self._expert, tokenizer, self.max_completion_length)
+        return unscored(expert_tokens(row, self._expert_grammar, self._expert, tokenizer, self.max_completion_length))
 
     def _largest(self, number: int) -> int:
         return int(self.accelerator.gather(torch.tensor([number], device=self.accelerator.device)).max())
 
-    def _score(self, rows: Sequence[list[Any]], groups: list[list[list[int]]]) -> list[_Scored]:
+    def _score(self, rows: Sequence[list[Any]], groups: list[list[Sampled]]) -> list[_Scored]:
         """The groups with their rewards; every process comes with as many."""
         size = len(groups[0])
         inputs = [row for group in rows for row in group]
-        ids = [each for group in groups for each in group]
+        ids = [each.token_ids for group in groups for each in group]
         texts = self.processing_class.batch_decode(ids, skip_special_tokens=True)
         completions = [[{"role": "assistant", "content": text}] for text in texts]
         pending, self._pending_extra_logs = self._pending_extra_logs, defaultdict(list)
@@ -153,7 +154,7 @@ class GroupTrainer(GRPOTrainer):
             gathered = gather(torch.cat([group.rewards for group in self._scored]))
             for name in sorted({name for group in self._scored for name in group.columns}):
                 for group in self._scored:
-                    self._log_completion_extra(name, group.columns.get(name, [None] * len(group.completion_ids)))
+                    self._log_completion_extra(name, group.columns.get(name, [None] * len(group.completions)))
             self._scored = None
         self._require_finite(gathered, inputs)
         self._gathered = gathered

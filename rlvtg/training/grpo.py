@@ -23,10 +23,12 @@ from rlvtg.model.load import prepare
 from rlvtg.model.prefix_attention import obstacle
 from rlvtg.recipe import GrpoStage, Recipe, RecipeError
 from rlvtg.reward import NOT_PASSED, Reward
+from rlvtg.rollout.engine import Engine, Sampled, unscored
 from rlvtg.rollout.hf import rollout
 from rlvtg.text.grammar import grammar
 from rlvtg.text.span import snapped
 from rlvtg.training.early_stop import SPREAD, StoppingTrainer
+from rlvtg.training.engine_rollout import EngineRollout, engine_of
 from rlvtg.training.experts import expert_tokens
 from rlvtg.training.groups import GroupTrainer
 from rlvtg.training.prefix import at_least, packed, slices, unpacked
@@ -37,6 +39,10 @@ TOLERANCE = 1e-4
 """Of log-probabilities in float32, with a shared prompt and without."""
 COARSE_TOLERANCE = 0.3
 """The same in bfloat16 or float16, whose rounding depends on how rows are batched."""
+ENGINE_TOLERANCE = 1e-3
+"""Of the log-probability of any token that vLLM sampled in float32."""
+COARSE_ENGINE_TOLERANCE = 0.1
+"""Of their mean in bfloat16 or float16, where single tokens may differ by much more."""
 
 
 class VideoGRPOTrainer(StoppingTrainer, GroupTrainer):
@@ -51,6 +57,9 @@ class VideoGRPOTrainer(StoppingTrainer, GroupTrainer):
             is checked on the first group of a run and logged as `shared_prefix/difference`.
         max_tokens_per_forward: a micro-batch of more tokens, with its prompts shared, is run in several calls.
         order: the rows of an epoch (`rlvtg.training.sampler`); None is all of them, shuffled.
+        engine: samples the completions (`rlvtg.rollout.engine`); None is Hugging Face's `generate`.
+        vllm_tolerance: by how much the engine's log-probabilities may differ from the policy's. They are compared at
+            every rollout, when both have the same weights: those of any token in float32, their mean otherwise.
         model, reward_funcs, args, train_dataset, kwargs: as for `GroupTrainer`. `args.per_device_train_batch_size` is a
             multiple of `args.num_generations`: a group is kept whole.
     """
@@ -70,6 +79,8 @@ class VideoGRPOTrainer(StoppingTrainer, GroupTrainer):
         share_prefix: bool = True,
         max_tokens_per_forward: int | None = None,
         order: Order | None = None,
+        engine: Engine | None = None,
+        vllm_tolerance: float | None = None,
         **kwargs: Any,
     ) -> None:
         if args.per_device_train_batch_size % args.num_generations:
@@ -111,6 +122,12 @@ class VideoGRPOTrainer(StoppingTrainer, GroupTrainer):
         for held in (self.model, self.ref_model) if share_prefix else ():
             if held is not None and (reason := obstacle(held)):
                 raise ValueError(f"the model cannot share a prompt: {reason}, or share_prefix false")
+        self._vllm_tolerance = vllm_tolerance
+        self._must_compare = True
+        if engine is not None:
+            # TRL was not asked to start vLLM in its own way, and from here on does everything else as with its own
+            self.vllm_generation = EngineRollout(engine, self.accelerator.unwrap_model(self.model), encoder)
+            self.use_vllm, self._last_loaded_step = True, -1
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         # rows hold no tensors; looking for some in G copies of each would take longer than encoding the prompts
@@ -136,18 +153,30 @@ class VideoGRPOTrainer(StoppingTrainer, GroupTrainer):
         micro = max(1, self.args.per_device_train_batch_size // group)  # prompts that fit the device together
         unique = self._prompts[::group]
 
-        def sample(prompts: list[int], count: int) -> list[list[list[int]]]:
+        def sample(prompts: list[int], count: int) -> list[list[Sampled]]:
+            if self.use_vllm:
+                return self.vllm_generation.sample(
+                    [self._rows[prompt * group] for prompt in prompts],
+                    [unique[prompt] for prompt in prompts],
+                    n=count,
+                    temperature=self.temperature,
+                    max_tokens=self.max_completion_length,
+                    stop_token_ids=self.eos_token_ids,
+                )
             made: list[list[int]] = []
             with generating(self) as model:
                 for start in range(0, len(prompts), micro):
                     some = [unique[prompt] for prompt in prompts[start : start + micro]]
                     made += rollout(model, some, self.generation_config, num_generations=count)
-            return [made[start : start + count] for start in range(0, len(made), count)]
+            return [list(map(unscored, made[start : start + count])) for start in range(0, len(made), count)]
 
+        completions = self._completed(self._rows, sample)
+        if self.use_vllm:
+            self.vllm_generation.rest()
         return {
             "prompt_ids": [prompt.input_ids.tolist() for prompt in self._prompts],
-            "completion_ids": self._completed(self._rows, sample),
-            "logprobs": None,
+            "completion_ids": [completion.token_ids for completion in completions],
+            "logprobs": [completion.logprobs for completion in completions] if self.use_vllm else None,
         }
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
@@ -160,6 +189,8 @@ class VideoGRPOTrainer(StoppingTrainer, GroupTrainer):
         if self._must_check and self.model.training:
             self._check_shared_prompt(output)
             self._must_check = False
+        if self.use_vllm and self.model.training:
+            self._check_engine(output)
         # the log holds prompts as they are read; wandb's tables refuse TRL's, where a video is a part without text
         logged = self._logs["prompt"]
         for index, messages in enumerate(logged):
@@ -285,6 +316,28 @@ class VideoGRPOTrainer(StoppingTrainer, GroupTrainer):
         Raises:
             RuntimeError: they differ by more than rounding.
         """
+        shared, alive = self._of_first_group(output)
+        self.share_prefix = False
+        alone, _ = self._of_first_group(output, batch_size=1)
+        self.share_prefix = True
+        differences = self.accelerator.gather(((shared - alone) * alive).abs().max()[None])
+        difference = float(differences.max())
+        if self.state.global_step == 0:  # a run that goes on from a checkpoint logs what it would have logged unkilled
+            self._metrics["train"]["shared_prefix/difference"].append(difference)
+        tolerance = TOLERANCE if self._is_exact() else COARSE_TOLERANCE
+        if not difference <= tolerance:
+            raise RuntimeError(
+                f"log-probabilities with a shared prompt differ by {difference:.2g} from those without, tolerance "
+                f"{tolerance:g}; nothing is trained; set share_prefix to false and report this"
+            )
+
+    def _is_exact(self) -> bool:
+        return self.model.dtype == torch.float32 and self.accelerator.mixed_precision == "no"
+
+    def _of_first_group(
+        self, output: dict[str, Any], batch_size: int | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The policy's log-probabilities (G, C) of the first group of a rollout, and where there are tokens."""
         first = [prompt is self._prompts[0] for prompt in self._prompts]
         group = first.index(False) if False in first else len(first)
         ids = torch.cat([output["prompt_ids"], output["completion_ids"]], dim=1)[:group]
@@ -292,23 +345,46 @@ class VideoGRPOTrainer(StoppingTrainer, GroupTrainer):
         written = output["completion_ids"][:group] != self.processing_class.tokenizer.pad_token_id
         alive = written.flip(1).long().cummax(1).values.flip(1)
         mask = torch.cat([output["prompt_mask"][:group], alive.to(output["prompt_mask"])], dim=1)
-        found = []
         with torch.no_grad(), disable_gradient_checkpointing(self.model, self.args.gradient_checkpointing_kwargs):
-            for self.share_prefix, rows in ((True, group), (False, 1)):
-                found.append(
-                    self._get_per_token_logps_and_entropies(self.model, ids, mask, alive.shape[1], batch_size=rows)[0]
-                )
-        self.share_prefix = True
-        differences = self.accelerator.gather(((found[0] - found[1]) * alive).abs().max()[None])
-        difference = float(differences.max())
-        if self.state.global_step == 0:  # a run that goes on from a checkpoint logs what it would have logged unkilled
-            self._metrics["train"]["shared_prefix/difference"].append(difference)
-        exact = self.model.dtype == torch.float32 and self.accelerator.mixed_precision == "no"
-        tolerance = TOLERANCE if exact else COARSE_TOLERANCE
+            found, _, _ = self._get_per_token_logps_and_entropies(
+                self.model, ids, mask, alive.shape[1], batch_size=batch_size or group
+            )
+        return found, alive
+
+    def _check_engine(self, output: dict[str, Any]) -> None:
+        """Hold the log-probabilities that vLLM sampled with against the policy's, of the same weights; log both.
+
+        TRL compares and logs those that count in the loss, where it corrects for the difference. The first rollout of a
+        run has its first group compared whatever counts, and without a correction so has every rollout.
+
+        Raises:
+            RuntimeError: they differ by more than the tolerance.
+        """
+        names = [f"sampling/sampling_logp_difference/{which}" for which in ("mean", "max")]
+        metrics = self._metrics["train"]
+        is_corrected = self.vllm_importance_sampling_correction
+        compared = [[metrics[name][-1] for name in names]] if is_corrected else []
+        if self._must_compare or not is_corrected:
+            found, alive = self._of_first_group(output)
+            sampled = output["sampling_per_token_logps"][: len(found)]
+            known = alive.bool() & ~sampled.isnan()  # an expert was not sampled
+            apart = (found - sampled)[known].abs()
+            here = torch.stack([apart.sum(), apart.new_tensor(apart.numel()), apart.max()])
+            everywhere = self.accelerator.gather(here[None])
+            mean = float(everywhere[:, 0].sum() / everywhere[:, 1].sum())
+            compared.append([mean, float(everywhere[:, 2].max())])
+            self._must_compare = False
+        if not is_corrected:
+            for name, value in zip(names, compared[-1], strict=True):
+                metrics[name].append(value)
+        exact = self._is_exact() and self.vllm_generation.is_exact
+        tolerance = self._vllm_tolerance or (ENGINE_TOLERANCE if exact else COARSE_ENGINE_TOLERANCE)
+        difference = max(most if exact else mean for mean, most in compared)
         if not difference <= tolerance:
             raise RuntimeError(
-                f"log-probabilities with a shared prompt differ by {difference:.2g} from those without, tolerance "
-                f"{tolerance:g}; nothing is trained; set share_prefix to false and report this"
+                f"vLLM sampled with log-probabilities that differ from the policy's by {difference:.2g} "
+                f"{'at most' if exact else 'on average'}, tolerance {tolerance:g} (vllm_tolerance), right after it was "
+                "given the policy's weights: it has other weights, frames or positions; the run stops here"
             )
 
 
@@ -391,6 +467,11 @@ def grpo_trainer(
         reward_weights=[reward.weight for reward in rewards],
         log_completions=True,
         num_completions_to_print=0,
+        # `use_vllm` stays false: the engine is started here, for videos
+        vllm_importance_sampling_correction=stage.vllm_importance_sampling_correction,
+        vllm_importance_sampling_mode=stage.vllm_importance_sampling_mode,
+        vllm_importance_sampling_clip_max=stage.vllm_importance_sampling_clip_max,
+        vllm_importance_sampling_clip_min=stage.vllm_importance_sampling_clip_min,
     )
     if stage.expert is not None:  # an expert that is too long is found before the model is loaded
         for row in rows:
@@ -411,6 +492,8 @@ def grpo_trainer(
         zero_variance=stage.zero_variance,
         max_resamples=stage.max_resamples,
         order=order_of(stage, rows) if order is None else order,
+        engine=engine_of(recipe, stage, path, encoder) if stage.use_vllm else None,
+        vllm_tolerance=stage.vllm_tolerance,
         peft_config=lora_config(stage, model),
     )
     if encoder.features is not None:
