@@ -253,12 +253,14 @@ def _serve(verbs: Any) -> None:
         recipe = recipes.load(words, files=False)
         from rlvtg.serve import serve_recipe
 
-        serve_recipe(recipe, stage=arguments.stage, host=arguments.host, port=arguments.port)
+        serve_recipe(
+            recipe, stage=arguments.stage, host=arguments.host, port=arguments.port, memory=arguments.gpu_memory
+        )
         return 0
 
     parser = verbs.add_parser(
         "serve",
-        usage="rlvtg serve recipe=NAME [key=value ...] [--stage NAME] [--host ADDRESS] [--port N]",
+        usage="rlvtg serve recipe=NAME [key=value ...] [--stage NAME] [--host ADDRESS] [--port N] [--gpu-memory SHARE]",
         help="run the vLLM engine of a recipe's rollouts as a server",
         description="Loads the recipe's model into vLLM with the engine settings of its stage and answers runs that "
         "have use_vllm true and vllm_mode server, until it is told to end. Runs send it their weights. Whoever reaches "
@@ -268,6 +270,13 @@ def _serve(verbs: Any) -> None:
     parser.add_argument("--stage", metavar="NAME", help="whose settings (the first stage with vllm_mode server)")
     parser.add_argument("--host", default="127.0.0.1", metavar="ADDRESS", help="where to listen (127.0.0.1)")
     parser.add_argument("--port", type=_port, default=8400, metavar="N", help="0 takes one that is free (8400)")
+    parser.add_argument(
+        "--gpu-memory",
+        type=_share,
+        default=0.9,
+        metavar="SHARE",
+        help="of a GPU that vLLM takes, above 0, up to 1 (0.9)",
+    )
     parser.set_defaults(run=run)
 
 
@@ -297,6 +306,16 @@ def _port(text: str) -> int:
     if not text.isdecimal() or int(text) > 65535:
         raise argparse.ArgumentTypeError(f"got {text!r}, want a port from 0 to 65535")
     return int(text)
+
+
+def _share(text: str) -> float:
+    try:
+        share = float(text)
+    except ValueError:
+        share = 0.0
+    if not 0 < share <= 1:
+        raise argparse.ArgumentTypeError(f"got {text!r}, want a number above 0, up to 1")
+    return share
 
 
 def _picture(text: str) -> str:

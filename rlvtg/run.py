@@ -55,6 +55,7 @@ from rlvtg.processes import join
 from rlvtg.recipe import GrpoStage, Recipe, SftStage, is_made, validation_prompt
 from rlvtg.training.curriculum import by_difficulty
 from rlvtg.training.early_stop import StoppingTrainer
+from rlvtg.training.engine_rollout import require_servers
 from rlvtg.training.grpo import grpo_trainer
 from rlvtg.training.progress import Progress
 from rlvtg.training.resume import last_checkpoint
@@ -84,6 +85,7 @@ def run(recipe: Recipe, prepared: Prepared | None) -> int:
     with _telling_how_to_go_on(recipe, folder):
         # an unsupported model is refused before its processor is read
         kind = family(load_config(recipe.model), recipe.family)
+        require_servers(recipe)
         encoder = Encoder(
             load_processor(recipe.model), kind, recipe.video, store=clip_store(recipe), features=feature_cache(recipe)
         )

@@ -10,15 +10,13 @@ from rlvtg.model import tiny as tiny_model
 from rlvtg.model.family import family
 from rlvtg.model.load import load_config
 from rlvtg.recipe import GrpoStage, Recipe, RecipeError, is_made
-from rlvtg.rollout.server import serve
 from rlvtg.rollout.engine import Engine
+from rlvtg.rollout.server import serve
 from rlvtg.rollout.wire import model_facts
-
-ADDRESS = "http://127.0.0.1:8400"
-"""Where a server is, and where a run looks for it, unless told otherwise."""
+from rlvtg.training.engine_rollout import engine_settings, require_own_stamps
 
 
-def serve_recipe(recipe: Recipe, *, stage: str | None, host: str, port: int) -> None:
+def serve_recipe(recipe: Recipe, *, stage: str | None, host: str, port: int, memory: float) -> None:
     """Serve the recipe's model with the engine settings of a stage, until the process is told to end.
 
     Weights come from the run, so one server does for all stages of a recipe that have the same settings.
@@ -28,6 +26,7 @@ def serve_recipe(recipe: Recipe, *, stage: str | None, host: str, port: int) -> 
         stage: a GRPO stage; None is the first that has `use_vllm` with `vllm_mode` server.
         host: the address to listen at.
         port: 0 takes one that is free.
+        memory: the share of a GPU's memory that the engine may take.
 
     Raises:
         RecipeError: there is no such stage, or the server cannot listen there.
@@ -39,7 +38,8 @@ def serve_recipe(recipe: Recipe, *, stage: str | None, host: str, port: int) -> 
         tiny_model.make(recipe.model, seed=recipe.tiny.seed, family=recipe.family)
     config = load_config(recipe.model)
     kind = family(config, recipe.family)
-    settings = engine_settings(recipe, chosen)
+    require_own_stamps(kind)
+    settings = {"gpu_memory_utilization": memory} | engine_settings(recipe, chosen, kind)
 
     def make() -> Engine:
         return Engine(recipe.model, vision_token_ids=kind.vision_token_ids, settings=settings)
@@ -69,8 +69,3 @@ def _about(recipe: Recipe, config: PreTrainedConfig, settings: Mapping[str, Any]
         "dtype": str(settings["dtype"]),
         "vllm": vllm.__version__,
     }
-
-
-def engine_settings(recipe: Recipe, stage: GrpoStage) -> dict[str, Any]:
-    """Until colocate's own arrives."""
-    return {"dtype": "float32", "max_model_len": 2048, **stage.engine}

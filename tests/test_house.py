@@ -37,6 +37,7 @@ BELOW: dict[str, list[str]] = {
     "doctor": ["training", "evaluation"],
     "plan": ["training", "evaluation"],
     "export": ["training", "evaluation"],
+    "serve": ["training"],
     "data_check": ["data", "video"],
     "prepare": ["data_check", "reward", "evaluation.protocol", "training.experts"],
     "run": ["prepare", "export", "doctor"],
@@ -45,7 +46,7 @@ BELOW: dict[str, list[str]] = {
     "tryout": ["completions", "reward"],
     "train": ["run", "plan", "mistakes"],
     "machine": ["video"],
-    "cli": ["doctor", "machine", "plan", "export", "tryout", "mistakes", "data_check"],
+    "cli": ["doctor", "machine", "plan", "export", "serve", "tryout", "mistakes", "data_check"],
 }
 # What a part, or one module of it, may import from outside rlvtg and the standard library, where that is a closed list.
 # Three rewards share a tagger and rewards import nothing of each other, so one module of text loads the taggers.

@@ -33,7 +33,10 @@ def packed(**changes):
 
 
 def test_frames_their_metadata_and_ids_arrive_as_they_were_sent():
-    requests = [Request([5, 7, 7, 9], [(frames(0), METADATA), (frames(1, (2, 4, 4, 3)), {})], "a"), Request([1], [], "b")]
+    requests = [
+        Request([5, 7, 7, 9], [(frames(0), METADATA), (frames(1, (2, 4, 4, 3)), {})], "a"),
+        Request([1], [], "b"),
+    ]
     found, sampling, weights = unpack_requests(pack_requests(requests, SAMPLING, "abc"))
     assert sampling == SAMPLING and weights == "abc"
     assert [request.token_ids for request in found] == [[5, 7, 7, 9], [1]]

@@ -103,12 +103,6 @@ class Client:
         counts = json.dumps({"files": files, "tensors": tensors}).encode()
         self._weights = self._said("POST", f"weights/{transfer}", counts)["weights"]
 
-    def sleep(self) -> None:
-        """Nothing: the server's memory is its own."""
-
-    def wake(self) -> None:
-        """Nothing, likewise."""
-
     def _wait(self, timeout: float) -> dict[str, Any]:
         """What the server says of itself, once it is there."""
         end = time.monotonic() + timeout
@@ -187,10 +181,13 @@ class OneForAll:
 
     Args:
         client: the main process's; None in the others.
+        is_exact: whether the server's engine computes in float32.
     """
 
-    def __init__(self, client: Client | None) -> None:
+    def __init__(self, client: Client | None, *, is_exact: bool) -> None:
         self._client = client
+        self._has_weights = False  # those that the server has are not known to be this run's
+        self.is_exact = is_exact
 
     def generate(self, requests: Sequence[Request], **sampling: Any) -> list[list[Sampled]]:
         """The completions of this process's requests; see `Client.generate`."""
@@ -216,9 +213,11 @@ class OneForAll:
         for _ in rest:
             pass
         _shared(found)
+        self._has_weights = True
 
-    def sleep(self) -> None:
-        """Nothing: the server's memory is its own."""
+    def sleep(self) -> bool:
+        """Nothing: the server's memory is its own. Returns whether weights are to be loaded next, as the engine's."""
+        return not self._has_weights
 
     def wake(self) -> None:
         """Nothing, likewise."""
@@ -253,8 +252,9 @@ def connect(url: str, facts: Mapping[str, Any], *, timeout: float) -> OneForAll:
             client = Client(url, facts, timeout=timeout)
         except ServerError as error:
             found = [error]
-    _shared(found)
-    return OneForAll(client)
+        else:
+            found = [client.dtype == torch.float32]
+    return OneForAll(client, is_exact=_shared(found))
 
 
 def _filled(weights: Iterable[tuple[str, torch.Tensor]], dtype: torch.dtype) -> Iterator[dict[str, torch.Tensor]]:
