@@ -1,4 +1,4 @@
-"""The server's side of the protocol and the client's, in bytes and errors; tests/test_vllm_server.py has the real thing."""
+"""The protocol of a vLLM server, in bytes and errors, without vLLM; tests/test_vllm_server.py has the real thing."""
 
 import http.client
 import json
