@@ -24,7 +24,7 @@ ENVIRONMENT = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the engine stays in this process, where weights can be handed to it
     "VLLM_WORKER_MULTIPROC_METHOD": "spawn",  # a fork of a process that uses CUDA or threads may hang
     "VLLM_NO_USAGE_STATS": "1",  # nothing is sent anywhere
-    "VLLM_LOGGING_LEVEL": "WARNING",
+    "VLLM_LOGGING_LEVEL": "ERROR",  # at every load it warns of layers that have no weights
 }
 CPU_ENVIRONMENT = {
     "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB; what it would take otherwise is a share of the machine's memory

@@ -11,40 +11,37 @@ from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 
 
 def whole_weights(model: PreTrainedModel | PeftModel) -> Iterator[tuple[str, torch.Tensor]]:
-    """(name, weight) of every parameter of the plain model, each once, tied weights under their first name.
+    """(name, weight) of every parameter of the plain model, in the order of its layers.
 
-    An adapter is added to its weight on the way, so the model itself is never merged, and rounds nothing. Under ZeRO-3
-    the weights are gathered layer by layer, which all processes have to do together.
+    Tied weights come under each of their names: vLLM on a CPU keeps the output layer apart from the embedding that it
+    is tied to, and would go on with an old one. An adapter is added to its weight on the way, so the model itself is
+    never merged and nothing of it is rounded. Under ZeRO-3 weights are gathered layer by layer, which all processes
+    have to do together.
     """
     base = model.get_base_model() if isinstance(model, PeftModel) else model
-    given: set[int] = set()
     adapted: list[str] = []
     for path, module in base.named_modules():
         if any(path.startswith(f"{above}.") for above in adapted):
             continue
         if isinstance(module, BaseTunerLayer):
             adapted.append(path)
-            held = list(module.parameters())
-        else:
-            held = [value for value in module.parameters(recurse=False) if id(value) not in given]
-        given.update(map(id, held))
+        held = list(module.parameters(recurse=isinstance(module, BaseTunerLayer)))
         if held:
             with torch.no_grad(), _gathered(held):
-                yield from _own(path, module, held)
+                yield from _own(path, module)
 
 
-def _own(path: str, module: torch.nn.Module, held: list[torch.nn.Parameter]) -> list[tuple[str, torch.Tensor]]:
-    """The parameters `held` of a layer, with its adapter if it has one."""
+def _own(path: str, module: torch.nn.Module) -> list[tuple[str, torch.Tensor]]:
+    """The parameters of a layer, with its adapter if it has one."""
     layer = module.get_base_layer() if isinstance(module, BaseTunerLayer) else module
     found = []
     for name, value in layer.named_parameters(recurse=False):
-        if not any(value is one for one in held):
-            continue
         weight = value.detach()
         if name == "weight" and isinstance(module, BaseTunerLayer):
             for adapter in module.active_adapters:
                 weight = weight + module.get_delta_weight(adapter).to(weight)
-        found.append((f"{path}.{name}".lstrip("."), weight.clone() if is_deepspeed_zero3_enabled() else weight))
+        # what was gathered is gone when the next layer is
+        found.append((f"{path}.{name}", weight.clone() if is_deepspeed_zero3_enabled() else weight))
     return found
 
 
