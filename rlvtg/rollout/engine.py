@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from transformers import AutoConfig
 
 from rlvtg.recipe import RecipeError
 
@@ -116,6 +117,8 @@ class Engine:
             # the processes of the run are not the engine's to start, and each has an engine of its own
             given["distributed_executor_backend"] = "external_launcher"
         given["enable_sleep_mode"] = on_gpu and settings.get("enable_sleep_mode", False)
+        if not on_gpu:
+            _inspect_here(model_folder)
         with _as_it_was():
             self._llm = LLM(model=model_folder, **given)
         config = self._llm.llm_engine.model_config
@@ -235,6 +238,19 @@ def _sampled(completion: Any) -> Sampled:
     """What vLLM says of one completion; a log-probability that it could not tell is NaN."""
     tokens = list(completion.token_ids)
     return Sampled(tokens, [each[token].logprob for token, each in zip(tokens, completion.logprobs, strict=True)])
+
+
+def _inspect_here(model_folder: str) -> None:
+    """Have vLLM look at the model's code in this process.
+
+    Otherwise it starts another one for it, so that CUDA stays untouched here, and that one knows nothing of
+    `rlvtg.torchvision_on_cpu`: it fails wherever vLLM does not remember the answer.
+    """
+    from vllm import ModelRegistry
+
+    for name in AutoConfig.from_pretrained(model_folder).architectures:
+        if name in ModelRegistry.models:
+            ModelRegistry.register_model(name, ModelRegistry.models[name].load_model_cls())
 
 
 def _processes() -> int:

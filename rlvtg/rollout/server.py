@@ -313,7 +313,8 @@ class _Handler(BaseHTTPRequestHandler):
         raise Refusal(404, f"there is no {self.command} {self._path()}")
 
     def _path(self) -> str:
-        return urlsplit(self.path).path[:200]
+        path = urlsplit(self.path).path[:200]
+        return "".join(letter if letter.isprintable() else "?" for letter in path)
 
     def _length(self) -> int:
         given = self.headers.get("Content-Length", "0")
@@ -377,6 +378,8 @@ def serve(make: Callable[[], Engine], about: Mapping[str, Any], *, host: str, po
                 service.run(lambda: _tell(f"ready at {address}"))
             except KeyboardInterrupt:
                 _tell("ended")
+            finally:
+                server.shutdown()
 
 
 def _end(number: int, frame: FrameType | None) -> NoReturn:
