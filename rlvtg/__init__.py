@@ -1,3 +1,3 @@
 """rlvtg: RL post-training of video language models for temporal grounding."""
 
-from rlvtg import torchvision_on_cpu as torchvision_on_cpu
+from rlvtg import cpu_only_torch as cpu_only_torch

@@ -85,7 +85,7 @@ def run(recipe: Recipe, prepared: Prepared | None) -> int:
     with _telling_how_to_go_on(recipe, folder):
         # an unsupported model is refused before its processor is read
         kind = family(load_config(recipe.model), recipe.family)
-        require_servers(recipe)
+        require_servers(recipe, [stage for name, stage in recipe.stages.items() if not _done(folder / name)])
         encoder = Encoder(
             load_processor(recipe.model), kind, recipe.video, store=clip_store(recipe), features=feature_cache(recipe)
         )

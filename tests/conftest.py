@@ -22,7 +22,7 @@ import gc  # noqa: E402
 
 import pytest  # noqa: E402
 
-import rlvtg  # noqa: E402, F401  (before any test imports torchvision: see rlvtg/torchvision_on_cpu.py)
+import rlvtg  # noqa: E402, F401  (before any test imports torchvision: see rlvtg/cpu_only_torch.py)
 
 
 def pytest_collection_finish() -> None:

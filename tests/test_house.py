@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # What each part of rlvtg builds on. It may import that and whatever that may import, so the arrows point one way.
 BELOW: dict[str, list[str]] = {
-    "torchvision_on_cpu": [],
+    "cpu_only_torch": [],
     "text": [],
     "recipe": [],
     "disk": [],
@@ -105,7 +105,7 @@ def import_faults(path: str, source: str) -> list[str]:
     importer = module_name(path)
     parts = importer.split(".")
     is_reward = parts[0] == "rewards"
-    part = "torchvision_on_cpu" if importer == "rlvtg" else parts[1]
+    part = "cpu_only_torch" if importer == "rlvtg" else parts[1]
     if not is_reward and part not in BELOW and importer != "rlvtg":
         return [f"{path}: `{part}` has no place in BELOW; it knows {', '.join(BELOW)}"]
     outside = OUTSIDE.get(importer.removeprefix("rlvtg."), OUTSIDE.get(part))
@@ -220,7 +220,7 @@ def test_an_import_against_the_arrows_is_found(path: str, source: str) -> None:
         ("rlvtg/train.py", "from rlvtg.prepare import prepare\nfrom rlvtg.run import run"),
         ("rlvtg/doctor.py", "from rlvtg.training import grpo"),
         ("rlvtg/cli.py", "from rlvtg import doctor, evaluation, reward"),
-        ("rlvtg/__init__.py", "from rlvtg import torchvision_on_cpu"),
+        ("rlvtg/__init__.py", "from rlvtg import cpu_only_torch"),
         ("rewards/tiou.py", "import math\nimport numpy as np\nimport nltk\nfrom rlvtg.text.span import iou"),
         ("rewards/tiou.py", "from rlvtg.judge import Judge"),
     ],

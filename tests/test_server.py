@@ -17,13 +17,14 @@ import torch
 from safetensors.torch import save
 
 from rlvtg.model.load import load_config
-from rlvtg.recipe import RecipeError
+from rlvtg.recipe import GrpoStage, Recipe, RecipeError
 from rlvtg.rollout import client as clients
 from rlvtg.rollout import server as servers
 from rlvtg.rollout.access import TOKEN, is_loopback, token_of_environment
 from rlvtg.rollout.client import Client, OneForAll, ServerError
 from rlvtg.rollout.engine import Request, Sampled
 from rlvtg.rollout.wire import model_facts
+from rlvtg.training.engine_rollout import require_servers
 from tests.local_engine import FACTS, serving
 from tests.tiny_qwen import model_and_processor
 
@@ -393,6 +394,27 @@ def test_what_makes_a_model_another_one_is_read_from_its_configuration(tmp_path)
         facts.append(model_facts(load_config(tmp_path / name)))
     assert facts[0] == facts[1] != facts[2]
     assert json.loads(json.dumps(facts[0])) == facts[0]
+
+
+def a_recipe(folder, **changes):
+    """One that asks a server."""
+    stage = GrpoStage(use_vllm=True, vllm_mode="server", **changes)
+    return Recipe(name="test", model=str(folder), stages={"rl": stage}), stage
+
+
+def test_a_run_waits_for_its_server_before_it_loads_a_model(tmp_path):
+    model, _ = model_and_processor()
+    model.config.save_pretrained(tmp_path)  # a configuration alone: weights could not be loaded
+    recipe, stage = a_recipe(tmp_path, vllm_server_base_url=f"http://127.0.0.1:{free_port()}", vllm_server_timeout=0.1)
+    with pytest.raises(ServerError, match="no server at"):
+        require_servers(recipe, [stage])
+    require_servers(recipe, [])
+    with serving(tmp_path, facts=model_facts(load_config(tmp_path))) as served:
+        recipe, stage = a_recipe(tmp_path, vllm_server_base_url=served.url)
+        require_servers(recipe, [stage])
+    with serving(tmp_path) as served, pytest.raises(ServerError, match="another model than the run's"):
+        recipe, stage = a_recipe(tmp_path, vllm_server_base_url=served.url)
+        require_servers(recipe, [stage])
 
 
 # --- several processes

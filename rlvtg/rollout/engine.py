@@ -244,7 +244,7 @@ def _inspect_here(model_folder: str) -> None:
     """Have vLLM look at the model's code in this process.
 
     Otherwise it starts another one for it, so that CUDA stays untouched here, and that one knows nothing of
-    `rlvtg.torchvision_on_cpu`: it fails wherever vLLM does not remember the answer.
+    `rlvtg.cpu_only_torch`: it fails wherever vLLM does not remember the answer.
     """
     from vllm import ModelRegistry
 

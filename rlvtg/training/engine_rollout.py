@@ -1,6 +1,6 @@
 """The policy's weights in vLLM's engine, and rollouts with them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,12 +10,15 @@ from transformers import PreTrainedModel
 from rlvtg.model.family import Family
 from rlvtg.model.inputs import Encoder, Inputs
 from rlvtg.model.load import load_config
-from rlvtg.recipe import GrpoStage, Recipe, RecipeError
+from rlvtg.recipe import GrpoStage, Recipe, RecipeError, Stage
 from rlvtg.rollout.client import OneForAll, connect
 from rlvtg.rollout.engine import Engine, Sampled
 from rlvtg.rollout.request import request, video_limits
 from rlvtg.rollout.wire import model_facts
 from rlvtg.training.weights import whole_weights
+
+_STARTED: dict[str, Engine] = {}
+"""An engine takes minutes to start and cannot be ended while its process lives, so the next stage goes on with it."""
 
 
 class EngineRollout:
@@ -29,7 +32,8 @@ class EngineRollout:
 
     def __init__(self, engine: Engine | OneForAll, model: PreTrainedModel | PeftModel, encoder: Encoder) -> None:
         self.engine, self.model, self.encoder = engine, model, encoder
-        self.rest()
+        self.engine.sleep()
+        self._is_empty = True  # of this model's weights
 
     @property
     def is_exact(self) -> bool:
@@ -87,8 +91,11 @@ def engine_of(recipe: Recipe, stage: GrpoStage, path: str, encoder: Encoder) -> 
         "enable_sleep_mode": stage.vllm_enable_sleep_mode,
         "max_num_seqs": stage.per_device_train_batch_size * steps,  # all completions of a rollout at once
     }
-    own = engine_settings(recipe, stage, encoder.family)
-    return Engine(path, vision_token_ids=encoder.family.vision_token_ids, settings=settings | own)
+    settings |= engine_settings(recipe, stage, encoder.family)
+    key = repr((load_config(path).to_json_string(), settings))
+    if key not in _STARTED:
+        _STARTED[key] = Engine(path, vision_token_ids=encoder.family.vision_token_ids, settings=settings)
+    return _STARTED[key]
 
 
 def engine_settings(recipe: Recipe, stage: GrpoStage, family: Family) -> dict[str, Any]:
@@ -102,13 +109,14 @@ def engine_settings(recipe: Recipe, stage: GrpoStage, family: Family) -> dict[st
     return settings | stage.engine
 
 
-def require_servers(recipe: Recipe) -> None:
-    """Wait for the vLLM servers that the recipe's stages ask, before anything is loaded; all processes do it together.
+def require_servers(recipe: Recipe, stages: Iterable[Stage]) -> None:
+    """Wait for the vLLM servers that these stages of the recipe ask, before anything is loaded. All processes do it
+    together.
 
     Raises:
         RecipeError: one is not there, or is another model's.
     """
-    for stage in recipe.stages.values():
+    for stage in stages:
         if isinstance(stage, GrpoStage) and stage.use_vllm and stage.vllm_mode == "server":
             facts = model_facts(load_config(recipe.model))
             connect(stage.vllm_server_base_url, facts, timeout=stage.vllm_server_timeout)

@@ -45,7 +45,7 @@ def test_import_rlvtg_loads_neither_torch_nor_torchvision() -> None:
 def test_the_video_processor_imports_and_resizes_after_rlvtg() -> None:
     code = """
 import rlvtg, torchvision, transformers.models.qwen2_vl.video_processing_qwen2_vl as processing, torch
-rlvtg.torchvision_on_cpu.declare_missing_operators()  # a second time, which must do no harm
+rlvtg.cpu_only_torch.declare_missing_operators()  # a second time, which must do no harm
 print(tuple(processing.tvF.resize(torch.zeros(1, 3, 56, 84), [28, 28]).shape))
 """
     assert stdout_of(code) == "(1, 3, 28, 28)"
