@@ -822,6 +822,8 @@ def check(recipe: Recipe, world_size: int = 1, *, files: bool = True) -> None:
             _check_tower(f"stages.{name}", stage)
         if isinstance(stage, GrpoStage):
             _check_grpo(f"stages.{name}", stage, recipe, world_size)
+            if files and stage.difficulty is not None:
+                _check_file(f"stages.{name}.difficulty", stage.difficulty)
             _check_tasks(f"stages.{name}", stage, recipe)
 
 
@@ -1168,13 +1170,16 @@ def _check_selecting(path: str, stage: GrpoStage) -> None:
         _check_difficulty(f"{path}.difficulty", stage.difficulty, [*stage.select, *later])
 
 
+def _check_file(path: str, difficulty: Difficulty) -> None:
+    if difficulty.file is not None and not os.path.isfile(difficulty.file):
+        raise RecipeError(f"{path}.file: no file {difficulty.file} (looked in {Path.cwd()})")
+
+
 def _check_difficulty(path: str, difficulty: Difficulty, selections: Iterable[Selection]) -> None:
     _check_choice(f"{path}.score", difficulty.score, DIFFICULTY_SCORES)
     _check_choice(f"{path}.format", difficulty.format, DIFFICULTY_FORMATS)
     if difficulty.num_generations < 1:
         raise RecipeError(f"{path}.num_generations: got {difficulty.num_generations}, allowed: 1 or more")
-    if difficulty.file is not None and not os.path.isfile(difficulty.file):
-        raise RecipeError(f"{path}.file: no file {difficulty.file} (looked in {Path.cwd()})")
     if difficulty.file is None and difficulty.format != "rlvtg":
         raise RecipeError(f"{path}.format: got {difficulty.format} without a file, want {path}.file too")
     if difficulty.file is None and difficulty.num_generations == 1 and any(each.std_power for each in selections):

@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
 
+from safetensors.torch import load_file
+
 from rlvtg.rollout.engine import Sampled
 from rlvtg.rollout.server import Server, Service
 
@@ -26,8 +28,8 @@ class Shown:
             [Sampled([request.token_ids[0], k], [-0.25, -0.5]) for k in range(sampling["n"])] for request in requests
         ]
 
-    def load(self, weights):
-        loaded = dict(weights)
+    def load_folder(self, folder):
+        loaded = {name: value for file in sorted(folder.iterdir()) for name, value in load_file(file).items()}
         self.first()
         self.weights.append(loaded)
 

@@ -72,12 +72,12 @@ def test_prompts_reach_the_engine_and_completions_come_back(served):
 
 
 @pytest.mark.parametrize("largest", [1, 2**29])
-def test_weights_arrive_whole_and_in_order_however_many_files_they_take(served, monkeypatch, largest):
+def test_weights_arrive_whole_however_many_files_they_take(served, monkeypatch, largest):
     monkeypatch.setattr(clients, "FILE_BYTES", largest)
     client = a_client(served)
     client.load(iter(WEIGHTS.items()))
     [loaded] = served.engine.weights
-    assert list(loaded) == list(WEIGHTS)
+    assert loaded.keys() == WEIGHTS.keys()
     assert all(torch.equal(loaded[name], WEIGHTS[name]) for name in WEIGHTS)
     client.generate([Request([1], [])], **SAMPLING)
 
@@ -445,4 +445,4 @@ def test_one_process_asks_for_all_and_each_gets_its_own(tmp_path):
         assert all("want uint8" in one["error"] for one in told)
         [requests] = served.engine.requests
         assert [request.name for request in requests] == ["a", "b", "c"]
-        assert [list(loaded) for loaded in served.engine.weights] == [["a", "b.c"]]
+        assert [sorted(loaded) for loaded in served.engine.weights] == [["a", "b.c"]]

@@ -33,7 +33,6 @@ from types import FrameType
 from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
-import torch
 from safetensors import SafetensorError, safe_open
 
 from rlvtg.recipe import RecipeError
@@ -158,7 +157,7 @@ class Service:
                 if counted != tensors:
                     raise Refusal(409, f"{counted} tensors have come, and {tensors} were sent")
                 self._transfer = None  # whatever happens now, these files are used up
-                engine.load(tensor for file in found for tensor in _tensors(file))
+                engine.load_folder(place)
                 self._weights = transfer
                 shutil.rmtree(self._folder, ignore_errors=True)
                 return transfer
@@ -200,12 +199,6 @@ class Service:
 def _count(file: Path) -> int:
     with safe_open(file, framework="pt") as opened:
         return len(opened.keys())
-
-
-def _tensors(file: Path) -> Iterator[tuple[str, torch.Tensor]]:
-    with safe_open(file, framework="pt") as opened:
-        for name in opened.keys():  # noqa: SIM118 (a file of tensors is no mapping)
-            yield name, opened.get_tensor(name)
 
 
 class Server(ThreadingHTTPServer):
