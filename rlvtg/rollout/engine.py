@@ -20,6 +20,7 @@ import torch
 from safetensors import safe_open
 from transformers import AutoConfig
 
+from rlvtg.model.load import load_config
 from rlvtg.recipe import RecipeError
 
 # What vLLM reads from the environment, unless the user has set it.
@@ -104,6 +105,8 @@ class Engine:
             os.environ.setdefault(name, value)
         from vllm import LLM  # reads the environment
 
+        if not on_gpu:
+            _look_at_class(model_folder)
         self._vision_token_ids = tuple(vision_token_ids)
         given = {
             "enable_prefix_caching": True,
@@ -122,7 +125,10 @@ class Engine:
         if not on_gpu:
             _inspect_here(model_folder)
         with _as_it_was():
-            self._llm = LLM(model=model_folder, **given)
+            try:
+                self._llm = LLM(model=model_folder, **given)
+            except (TypeError, ValueError) as error:  # pydantic's among them
+                raise RecipeError(f"engine: vLLM does not start with these settings: {error}") from error
         config = self._llm.llm_engine.model_config
         self._video_token_id = config.hf_config.video_token_id
         self._room = config.max_model_len
@@ -274,6 +280,16 @@ def _inspect_here(model_folder: str) -> None:
 
 def _processes() -> int:
     return torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
+
+
+def _look_at_class(model_folder: str) -> None:
+    """Tell vLLM the model's class. It would look at it in another process, where torchvision may not load: the hook of
+    `rlvtg.cpu_only_torch` is in this one."""
+    from vllm import ModelRegistry
+
+    for name in load_config(model_folder).architectures or []:
+        if name in ModelRegistry.models:
+            ModelRegistry.register_model(name, ModelRegistry.models[name].load_model_cls())
 
 
 @contextmanager
