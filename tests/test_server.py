@@ -127,13 +127,23 @@ def test_a_server_with_half_of_the_weights_refuses_until_a_whole_transfer_has_co
     assert ask(served, "POST", f"/weights/{name}", counted(2, 2))[0] == 409
     assert ask(served, "POST", f"/weights/{name}", counted(1, 2)) == (
         409,
-        {"error": "1 tensors have come, and 2 were sent"},
+        {"error": "2 tensors were sent, and 1 have come"},
     )
     assert ask(served, "GET", "/health")[1]["weights"] is None
     assert len(served.engine.weights) == 1
     client.load(WEIGHTS.items())
     client.generate([Request([1], [])], **SAMPLING)
     assert len(served.engine.weights) == 2
+
+
+def test_files_that_nobody_counted_are_not_loaded(served):
+    name = halves(served)
+    assert ask(served, "PUT", f"/weights/{name}/7", save(WEIGHTS)) == (200, {})
+    assert ask(served, "POST", f"/weights/{name}", counted(1, 1)) == (
+        409,
+        {"error": "1 files were sent, and 2 have come"},
+    )
+    assert served.engine.weights == []
 
 
 def test_a_client_that_dies_while_it_sends_leaves_a_server_that_refuses(served, capfd):
@@ -160,7 +170,7 @@ def test_a_file_that_breaks_off_is_not_kept(served, capfd):
         assert broken.recv(100) == b""
     assert ask(served, "POST", f"/weights/{said['transfer']}", counted(1, 2)) == (
         409,
-        {"error": "file 0 of 1 has not come"},
+        {"error": "1 files were sent, and 0.safetensors has not come"},
     )
     assert "the connection broke" in capfd.readouterr().err
 

@@ -149,13 +149,15 @@ class Service:
 
             def load() -> str:
                 place = self._place(transfer)
-                found = [place / f"{number}.safetensors" for number in range(files)]
-                missing = [file.stem for file in found if not file.is_file()]
-                if missing or not files:
-                    raise Refusal(409, f"file {missing[0] if missing else 0} of {files} has not come")
-                counted = sum(_count(file) for file in found)
+                found = {file.name: file for file in place.glob("*.safetensors")}
+                wanted = [f"{number}.safetensors" for number in range(files)]
+                if found.keys() != set(wanted):
+                    missing = [name for name in wanted if name not in found]
+                    what = f"{missing[0]} has not come" if missing else f"{len(found)} have come"
+                    raise Refusal(409, f"{files} files were sent, and {what}")
+                counted = sum(_count(file) for file in found.values())
                 if counted != tensors:
-                    raise Refusal(409, f"{counted} tensors have come, and {tensors} were sent")
+                    raise Refusal(409, f"{tensors} tensors were sent, and {counted} have come")
                 self._transfer = None  # whatever happens now, these files are used up
                 engine.load_folder(place)
                 self._weights = transfer
