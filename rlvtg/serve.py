@@ -1,7 +1,6 @@
 """`rlvtg serve`: the vLLM engine of a recipe's rollouts, on a machine of its own."""
 
 import importlib.util
-from collections.abc import Mapping
 from typing import Any
 
 from transformers import PreTrainedConfig
@@ -44,7 +43,7 @@ def serve_recipe(recipe: Recipe, *, stage: str | None, host: str, port: int, mem
     def make() -> Engine:
         return Engine(recipe.model, vision_token_ids=kind.vision_token_ids, settings=settings)
 
-    serve(make, _about(recipe, config, settings), host=host, port=port)
+    serve(make, _about(recipe, config), host=host, port=port)
 
 
 def _chosen(recipe: Recipe, name: str | None) -> GrpoStage:
@@ -60,12 +59,11 @@ def _chosen(recipe: Recipe, name: str | None) -> GrpoStage:
     return grpo[served[0] if name is None else name]
 
 
-def _about(recipe: Recipe, config: PreTrainedConfig, settings: Mapping[str, Any]) -> dict[str, Any]:
+def _about(recipe: Recipe, config: PreTrainedConfig) -> dict[str, Any]:
     import vllm
 
     return {
         "model": recipe.model,
         "facts": model_facts(config),
-        "dtype": str(settings["dtype"]),
         "vllm": vllm.__version__,
     }

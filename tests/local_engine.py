@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
 
+import torch
 from safetensors.torch import load_file
 
 from rlvtg.rollout.engine import Sampled
@@ -16,7 +17,8 @@ FACTS = {"family": "qwen2_5_vl", "text_config.hidden_size": 64}
 class Shown:
     """What reached the engine. It says the first token of a prompt n times, and does what a test has it do first."""
 
-    def __init__(self):
+    def __init__(self, dtype):
+        self.dtype = dtype
         self.requests, self.sampling, self.weights = [], [], []
         self.first = lambda: None
 
@@ -35,10 +37,12 @@ class Shown:
 
 
 @contextmanager
-def serving(folder, *, host="127.0.0.1", token=None, make=None, **about) -> Iterator[SimpleNamespace]:
+def serving(
+    folder, *, host="127.0.0.1", token=None, make=None, dtype=torch.float32, **about
+) -> Iterator[SimpleNamespace]:
     """A server on a free port, with the engine that it shows its requests to."""
-    engine = Shown()
-    facts = {"model": "a/model", "facts": FACTS, "dtype": "float32", "vllm": "0"}
+    engine = Shown(dtype)
+    facts = {"model": "a/model", "facts": FACTS, "vllm": "0"}
     service = Service(make or (lambda: engine), facts | about, folder / "weights")
     ready = threading.Event()
     threading.Thread(target=service.run, args=(ready.set,), daemon=True).start()

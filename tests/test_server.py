@@ -25,7 +25,7 @@ from rlvtg.rollout.client import Client, OneForAll, ServerError
 from rlvtg.rollout.engine import Request, Sampled
 from rlvtg.rollout.wire import model_facts
 from rlvtg.training.engine_rollout import require_servers
-from tests.local_engine import FACTS, serving
+from tests.local_engine import FACTS, Shown, serving
 from tests.tiny_qwen import model_and_processor
 
 SECRET = "0123456789abcdef-secret"
@@ -97,7 +97,7 @@ def test_weights_that_change_while_they_are_sent_are_sent_as_they_were(served):
 
 
 def test_weights_are_not_sent_finer_than_the_engine_computes(tmp_path):
-    with serving(tmp_path, dtype="bfloat16") as served:
+    with serving(tmp_path, dtype=torch.bfloat16) as served:
         a_client(served).load([("a", torch.tensor([1 / 3])), ("b", torch.tensor([2]))])
         loaded = served.engine.weights[0]
         assert torch.equal(loaded["a"], torch.tensor([1 / 3]).bfloat16()) and loaded["b"].dtype == torch.int64
@@ -357,7 +357,7 @@ def test_a_server_that_is_still_loading_is_waited_for(tmp_path):
 
     def make():
         loaded.wait(20)
-        return None if not loaded.is_set() else object()
+        return Shown(torch.float32)
 
     with serving(tmp_path, make=make) as served:
         assert ask(served, "GET", "/health") == (503, {"error": "the model is being loaded"})

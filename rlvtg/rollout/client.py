@@ -113,11 +113,11 @@ class Client:
             except _NotYetError as error:
                 if time.monotonic() > end:
                     raise ServerError(
-                        f"vllm_server_base_url: no server at {self.url} within {timeout:g} s ({error}); start one with "
-                        "rlvtg serve recipe=..., or give it more time with vllm_server_timeout"
+                        f"vllm_server_base_url: no server at {self.url} within {timeout:g} s ({error.why}); start one "
+                        "with rlvtg serve recipe=..., or give it more time with vllm_server_timeout"
                     ) from error
                 if not told:
-                    print(f"waiting up to {timeout:g} s for the vLLM server at {self.url} ({error})", flush=True)
+                    print(f"waiting up to {timeout:g} s for the vLLM server at {self.url} ({error.why})", flush=True)
                     told = True
             time.sleep(min(1.0, timeout / 10))
 
@@ -151,7 +151,8 @@ class Client:
         try:
             reply = self._http.request(method, f"/{path}", content=body)
         except httpx2.ConnectError as error:
-            raise _NotYetError(self._failed(path, f"cannot be reached: {error}")) from error
+            why = f"cannot be reached: {error}"
+            raise _NotYetError(self._failed(path, why), why) from error
         except httpx2.TimeoutException as error:
             raise ServerError(self._failed(path, f"did not answer: {type(error).__name__}")) from error
         except httpx2.HTTPError as error:
@@ -163,7 +164,7 @@ class Client:
         except (ValueError, KeyError, TypeError):
             said = f"status {reply.status_code}, as no server of rlvtg does"
         if reply.status_code == 503:
-            raise _NotYetError(self._failed(path, said))
+            raise _NotYetError(self._failed(path, said), said)
         if reply.status_code in _NO_TOKEN and not self._has_token:
             said += f"; this process has no {TOKEN}"
         raise ServerError(self._failed(path, said))
@@ -174,6 +175,13 @@ class Client:
 
 class _NotYetError(ServerError):
     """It may be there in a moment."""
+
+    def __init__(self, sentence: str, why: str) -> None:
+        super().__init__(sentence)
+        self.why = why
+
+    def __reduce__(self) -> tuple[Any, ...]:  # for the other processes
+        return ServerError, (str(self),)
 
 
 class OneForAll:

@@ -134,7 +134,8 @@ class Engine:
         self._room = config.max_model_len
         # else its processes would have to be sent every weight
         self._is_alone = self._llm.llm_engine.vllm_config.parallel_config.world_size == 1 or _processes() > 1
-        self.is_exact = config.dtype == torch.float32
+        self.dtype: torch.dtype = config.dtype
+        self.is_exact = self.dtype == torch.float32
         self._sleeps = bool(given["enable_sleep_mode"])
         self._has_weights = True  # false from `sleep` to `load`
 

@@ -83,9 +83,9 @@ class Service:
             self._loop.close()
 
     def health(self) -> dict[str, Any]:
-        """Protocol, model and versions, and the name of the weights; `weights` is None where they are not whole."""
-        self._ready()
-        return {**self._about, "protocol": PROTOCOL, "weights": self._weights}
+        """Protocol, model, versions, dtype, and the name of the weights; `weights` is None where they are not whole."""
+        dtype = str(self._ready().dtype).removeprefix("torch.")
+        return {**self._about, "protocol": PROTOCOL, "dtype": dtype, "weights": self._weights}
 
     def generate(self, read: Callable[[], bytes]) -> bytes:
         """The completions of the prompts in a body, which is read when the engine is free."""
