@@ -1071,6 +1071,12 @@ def _check_vllm(path: str, stage: GrpoStage) -> None:
             raise RecipeError(f"{path}.{key}: got {getattr(stage, key)} with use_vllm, whose log-probabilities would "
                               f"be of what is left after the cut, where the policy's are of all; want {off:g}, or "
                               "use_vllm false")  # fmt: skip
+    if stage.temperature > 2:
+        raise RecipeError(f"{path}.temperature: got {stage.temperature:g} with use_vllm, which takes up to 2")
+    if stage.lora is not None and stage.lora.lora_dropout:
+        raise RecipeError(f"{path}.use_vllm: got true with lora_dropout {stage.lora.lora_dropout:g}, with which the "
+                          "policy's log-probabilities are never vLLM's; want lora_dropout 0, or use_vllm "
+                          "false")  # fmt: skip
     for key in stage.engine:
         if key in ENGINE_OWN:
             raise RecipeError(f"{path}.engine.{key}: got {_shown(stage.engine[key])}, but this is not a choice; leave "

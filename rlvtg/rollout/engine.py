@@ -195,7 +195,8 @@ class Engine:
                     detokenize=False,
                 )
             )
-        outputs = self._llm.generate(prompts, sampling, use_tqdm=False)
+        with _as_it_was():
+            outputs = self._llm.generate(prompts, sampling, use_tqdm=False)
         for request, output in zip(requests, outputs, strict=True):
             _require_same(request, list(output.prompt_token_ids))
         return [[_sampled(completion) for completion in output.outputs] for output in outputs]
@@ -295,9 +296,9 @@ def _look_at_class(model_folder: str) -> None:
 
 @contextmanager
 def _as_it_was() -> Iterator[None]:
-    """Starting an engine seeds all generators of the process, and on a CPU it takes `set_num_threads` from torch."""
+    """What vLLM does in its own process to generators and to torch is undone: here they are the training's too."""
     states, set_num_threads = (random.getstate(), np.random.get_state()), torch.set_num_threads
-    with torch.random.fork_rng():
+    with torch.random.fork_rng([torch.cuda.current_device()] if torch.cuda.is_available() else []):
         yield
     random.setstate(states[0])
     np.random.set_state(states[1])
