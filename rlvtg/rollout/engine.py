@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import safe_open
-from transformers import AutoConfig
 
 from rlvtg.model.load import load_config
 from rlvtg.recipe import RecipeError
@@ -122,8 +121,6 @@ class Engine:
             # the processes of the run are not the engine's to start, and each has an engine of its own
             given["distributed_executor_backend"] = "external_launcher"
         given["enable_sleep_mode"] = on_gpu and settings.get("enable_sleep_mode", False)
-        if not on_gpu:
-            _inspect_here(model_folder)
         with _as_it_was():
             try:
                 self._llm = LLM(model=model_folder, **given)
@@ -265,19 +262,6 @@ def _weights(file: Path) -> Iterator[tuple[str, torch.Tensor]]:
     with safe_open(file, framework="pt") as opened:
         for name in opened.keys():  # noqa: SIM118 (a file of tensors is no mapping)
             yield name, opened.get_tensor(name)
-
-
-def _inspect_here(model_folder: str) -> None:
-    """Have vLLM look at the model's code in this process.
-
-    Otherwise it starts another one for it, so that CUDA stays untouched here, and that one knows nothing of
-    `rlvtg.cpu_only_torch`: it fails wherever vLLM does not remember the answer.
-    """
-    from vllm import ModelRegistry
-
-    for name in AutoConfig.from_pretrained(model_folder).architectures:
-        if name in ModelRegistry.models:
-            ModelRegistry.register_model(name, ModelRegistry.models[name].load_model_cls())
 
 
 def _processes() -> int:
