@@ -74,3 +74,45 @@ print("as it is: works")
 """
     first = MISSING if needs_the_hook() else "works"
     assert stdout_of(code).splitlines() == [f"as for CUDA: {first}", "as it is: works"]
+
+
+BROKEN = "raise OSError('libcudart.so.13: cannot open shared object file')"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("source", "cuda", "wanted"),
+    [
+        (BROKEN, None, "absent: None, ModuleNotFoundError"),
+        ("import torchcodec.part", None, "absent: None, ModuleNotFoundError"),
+        ("sound = True", None, "there"),
+        (BROKEN, "13.0", "found: OSError"),
+    ],
+    ids=["cannot load", "a part of it cannot load", "loads", "beside a torch for CUDA"],
+)
+def test_an_optional_package_counts_as_absent_where_it_cannot_load(
+    tmp_path: Path, source: str, cuda: str | None, wanted: str
+) -> None:
+    (tmp_path / "torchcodec").mkdir()
+    (tmp_path / "torchcodec" / "__init__.py").write_text(source)
+    (tmp_path / "torchcodec" / "part.py").write_text(BROKEN)
+    code = f"""
+import sys, importlib.util
+sys.path.insert(0, {str(tmp_path)!r})
+import rlvtg, torch
+torch.version.cuda = {cuda!r}
+import transformers
+found = importlib.util.find_spec("torchcodec")
+try:
+    import torchcodec
+    print("there")
+except Exception as error:
+    print("absent: None," if found is None else "found:", type(error).__name__)
+assert found is not None or "torchcodec.part" not in sys.modules
+"""
+    assert stdout_of(code) == wanted
+
+
+def test_asking_whether_there_is_a_vllm_does_not_load_torch() -> None:
+    code = "import rlvtg, sys, importlib.util; importlib.util.find_spec('vllm'); print('torch' in sys.modules)"
+    assert stdout_of(code) == "False"

@@ -92,7 +92,8 @@ def engine_of(recipe: Recipe, stage: GrpoStage, path: str, encoder: Encoder) -> 
         "max_num_seqs": stage.per_device_train_batch_size * steps,  # all completions of a rollout at once
     }
     settings |= engine_settings(recipe, stage, encoder.family)
-    key = repr((load_config(path).to_json_string(), settings))
+    shape = {key: value for key, value in load_config(path).to_dict().items() if key != "_name_or_path"}
+    key = repr((shape, settings))
     if key not in _STARTED:
         _STARTED[key] = Engine(path, vision_token_ids=encoder.family.vision_token_ids, settings=settings)
     return _STARTED[key]

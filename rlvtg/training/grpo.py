@@ -126,6 +126,8 @@ class VideoGRPOTrainer(StoppingTrainer, GroupTrainer):
         self._vllm_tolerance = vllm_tolerance
         self._must_compare = True
         if engine is not None:
+            if self.is_fsdp_enabled:
+                raise RecipeError("use_vllm: got true under FSDP, whose shards are not gathered; want DDP or DeepSpeed")
             # TRL was not asked to start vLLM in its own way, and from here on does everything else as with its own
             self.vllm_generation = EngineRollout(engine, self.accelerator.unwrap_model(self.model), encoder)
             self.use_vllm, self._last_loaded_step = True, -1
