@@ -1,9 +1,6 @@
 """`rlvtg serve`: the vLLM engine of a recipe's rollouts, on a machine of its own."""
 
 import importlib.util
-from typing import Any
-
-from transformers import PreTrainedConfig
 
 from rlvtg.model import tiny as tiny_model
 from rlvtg.model.family import family
@@ -43,7 +40,7 @@ def serve_recipe(recipe: Recipe, *, stage: str | None, host: str, port: int, mem
     def make() -> Engine:
         return Engine(recipe.model, vision_token_ids=kind.vision_token_ids, settings=settings)
 
-    serve(make, _about(recipe, config), host=host, port=port)
+    serve(make, {"model": recipe.model, "facts": model_facts(config)}, host=host, port=port)
 
 
 def _chosen(recipe: Recipe, name: str | None) -> GrpoStage:
@@ -57,13 +54,3 @@ def _chosen(recipe: Recipe, name: str | None) -> GrpoStage:
             "them, as for the run itself"
         )
     return grpo[served[0] if name is None else name]
-
-
-def _about(recipe: Recipe, config: PreTrainedConfig) -> dict[str, Any]:
-    import vllm
-
-    return {
-        "model": recipe.model,
-        "facts": model_facts(config),
-        "vllm": vllm.__version__,
-    }

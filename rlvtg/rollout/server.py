@@ -362,6 +362,9 @@ def serve(make: Callable[[], Engine], about: Mapping[str, Any], *, host: str, po
         host: an address of this machine.
         port: 0 takes one that is free.
     """
+    import vllm
+
+    about = {**about, "vllm": vllm.__version__}
     signal.signal(signal.SIGTERM, _end)
     with tempfile.TemporaryDirectory(prefix="rlvtg_weights_") as folder:
         service = Service(make, about, Path(folder) / "weights")
