@@ -172,6 +172,55 @@ def _report(verbs: Any) -> None:
     parser.set_defaults(run=run)
 
 
+def _export(verbs: Any) -> None:
+    """`rlvtg export RUN`: a folder for anybody to load, out of a run."""
+
+    def run(arguments: argparse.Namespace, words: Sequence[str]) -> int:
+        if words:
+            parser.error(f"unrecognized arguments: {' '.join(words)}")
+        if arguments.check and arguments.checkpoint:
+            parser.error("--check is for the result of a stage, which the run has evaluated")
+        from rlvtg.export_run import export_run, push
+
+        exported = export_run(
+            Path(arguments.folder),
+            kind=arguments.kind,
+            stage=arguments.stage,
+            checkpoint=arguments.checkpoint,
+            output=arguments.output and Path(arguments.output),
+        )
+        print(exported.folder)
+        if arguments.check:
+            from rlvtg.export_check import check_export
+
+            text, is_same = check_export(exported, arguments.rows)
+            print(text)
+            if not is_same:
+                return 1
+        if arguments.push:
+            print(push(exported, arguments.push))
+        return 0
+
+    parser = verbs.add_parser(
+        "export",
+        help="write a run's model or adapter for others, with a model card",
+        description="Writes one folder that PEFT, transformers and vLLM load without rlvtg: weights (safetensors), "
+        "processor, chat template, generation config, model card. Nothing leaves the machine without --push.",
+    )
+    parser.add_argument("folder", metavar="RUN", help="the folder of a run")
+    parser.add_argument("--kind", choices=("adapter", "merged"), help="an adapter needs its base model (as trained)")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--stage", metavar="NAME", help="whose result (the last stage)")
+    which.add_argument("--checkpoint", metavar="STAGE/checkpoint-N", help="a checkpoint of the run, of any launcher")
+    parser.add_argument("--output", metavar="DIR", help="where it goes (a folder below RUN/export)")
+    parser.add_argument(
+        "--check", action="store_true", help="ask it what the run's evaluation asked; exit status 1 if it differs"
+    )
+    parser.add_argument("--rows", type=_count, default=8, metavar="N", help="rows of the test set to check (8)")
+    parser.add_argument("--push", metavar="USER/REPO", help="upload it to the Hugging Face hub, with HF_TOKEN")
+    parser.set_defaults(run=run)
+
+
 def _data(verbs: Any) -> None:
     """`rlvtg data check|convert`: look at annotations, and write them in our own format."""
 
@@ -293,7 +342,7 @@ def _samples(arguments: argparse.Namespace, words: Sequence[str]) -> Any:
     return read(Source(arguments.annotations, arguments.videos or ".", arguments.reader))
 
 
-VERBS: tuple[Callable[[Any], None], ...] = (_reward, _data, _doctor, _eval, _report, _serve)
+VERBS: tuple[Callable[[Any], None], ...] = (_reward, _data, _doctor, _eval, _report, _export, _serve)
 
 
 def _count(text: str) -> int:

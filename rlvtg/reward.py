@@ -10,7 +10,7 @@ import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from inspect import Parameter
@@ -57,6 +57,9 @@ class Reward(Protocol):
 
     __name__: str
     weight: float
+    tasks: Sequence[str] | None
+    asks_for: tuple[str, ...]
+    """The columns that it may be given."""
 
     def __call__(self, **kwargs: Any) -> Any: ...
 
@@ -139,9 +142,9 @@ def bind(specs: Mapping[str, Spec], columns: Collection[str], *, grammar: str | 
     A reward with a `grammar` knob that its args leave unset gets the recipe's `grammar`. One with `tasks` sees only the
     rows whose `task` is among them; the others get None. A reward `mine` whose knobs can be wrong in a way that its
     signature cannot show has `check_mine(**knobs)` beside it, which raises ValueError; it is called with the args.
-    Each bound reward is a function (a coroutine function where the reward is one) with `weight` and `__name__`, the
-    last part of its key. It returns one finite float or None per completion, or raises RewardError naming reward and
-    row.
+    Each bound reward is a function (a coroutine function where the reward is one) with what `Reward` says; its
+    `__name__` is the last part of its key. It returns one finite float or None per completion, or raises RewardError
+    naming reward and row.
     """
     rewards: list[Reward] = []
     keys: dict[str, str] = {}
@@ -171,8 +174,16 @@ def bind(specs: Mapping[str, Spec], columns: Collection[str], *, grammar: str | 
         _check_values(key, function, knobs)
         if spec.tasks is not None and "task" not in columns:
             raise RewardError(f"reward {key!r} is for tasks {list(spec.tasks)}, but the data has no column 'task'")
-        rewards.append(_bound(function, name, float(spec.weight), knobs, spec.tasks))
+        reward = _bound(function, name, knobs, spec.tasks)
+        asks_for = (*parameters.required, *parameters.optional)
+        reward.__dict__.update(weight=float(spec.weight), tasks=spec.tasks, asks_for=asks_for)
+        rewards.append(reward)
     return rewards
+
+
+def goes_by_spans(rewards: Iterable[Reward], task: str | None) -> bool:
+    """Whether any of the bound rewards judges the spans in the answer to a row of `task`."""
+    return any("spans" in reward.asks_for for reward in rewards if reward.tasks is None or task in reward.tasks)
 
 
 def _check_columns(key: str, parameters: Parameters, columns: Collection[str]) -> None:
@@ -211,9 +222,7 @@ def _check_values(key: str, function: Callable[..., Any], knobs: Mapping[str, An
         raise RewardError(f"reward {key!r}: args: {error}") from error
 
 
-def _bound(
-    function: Callable[..., Any], name: str, weight: float, knobs: Mapping[str, Any], tasks: Sequence[str] | None
-) -> Reward:
+def _bound(function: Callable[..., Any], name: str, knobs: Mapping[str, Any], tasks: Sequence[str] | None) -> Reward:
     # TRL tells coroutine functions apart by looking at the function, so there is one wrapper of each kind.
     if inspect.iscoroutinefunction(function):
 
@@ -229,7 +238,6 @@ def _bound(
             return _checked(_spread(function(**part, **knobs) if rows else [], rows, kwargs), name, kwargs)
 
     reward.__name__ = name
-    reward.__dict__["weight"] = weight
     return cast(Reward, reward)
 
 

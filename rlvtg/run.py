@@ -7,7 +7,8 @@ Everything lands in one folder:
     <stage>/                checkpoints, logs, log_history.json, adapter/ and/or merged/, completions/ (GRPO);
                             difficulty.jsonl and selected.jsonl if rows are chosen (see evaluation/difficulty_pass.py)
     <stage>/round_<k>/      the same of each round, if the stage has several; its own log_history.json then holds all
-                            rounds one after the other, and its adapter/ and merged/ are the last round's
+                            rounds one after the other, and its adapter/ and merged/ are the last round's. The weights
+                            of earlier rounds are gone: checkpoints once a round is done, merged/ once the next one is
     <stage>/validation/<step>/  with early_stopping, as below evaluation/; of a round: <stage>/round_<k>/validation/
     evaluation/<label>/     predictions.jsonl, metrics.json and what they were made from (see evaluation/evaluate.py);
                             labels are `before` and the stages' names
@@ -25,6 +26,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +37,7 @@ from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from rlvtg.data.row import first_of_each_task
 from rlvtg.data.selected import Choice
-from rlvtg.disk import DiskError, write_whole, writing
+from rlvtg.disk import DiskError, remove, write_whole, writing
 from rlvtg.doctor import require_parity
 from rlvtg.evaluation.difficulty_pass import rows_before, rows_of_round
 from rlvtg.evaluation.evaluate import dtype, evaluate
@@ -50,15 +52,16 @@ from rlvtg.model.features import feature_cache
 from rlvtg.model.inputs import Encoder
 from rlvtg.model.load import load_config, load_model, load_processor
 from rlvtg.model.vision import share_vision
+from rlvtg.model_card import model_card
 from rlvtg.prepare import Prepared, Rows, follow
 from rlvtg.processes import join
-from rlvtg.recipe import GrpoStage, Recipe, SftStage, is_made, validation_prompt
+from rlvtg.recipe import GrpoStage, Recipe, SftStage, is_made, require_seconds, validation_prompt
 from rlvtg.training.curriculum import by_difficulty
 from rlvtg.training.early_stop import StoppingTrainer
 from rlvtg.training.engine_rollout import require_servers
 from rlvtg.training.grpo import grpo_trainer
 from rlvtg.training.progress import Progress
-from rlvtg.training.resume import last_checkpoint
+from rlvtg.training.resume import checkpoints, last_checkpoint
 from rlvtg.training.setup import generating
 from rlvtg.training.sft import sft_trainer
 from rlvtg.video.store import clip_store
@@ -85,6 +88,7 @@ def run(recipe: Recipe, prepared: Prepared | None) -> int:
     with _telling_how_to_go_on(recipe, folder):
         # an unsupported model is refused before its processor is read
         kind = family(load_config(recipe.model), recipe.family)
+        require_seconds(recipe, kind.name)
         require_servers(recipe, [stage for name, stage in recipe.stages.items() if not _done(folder / name)])
         encoder = Encoder(
             load_processor(recipe.model), kind, recipe.video, store=clip_store(recipe), features=feature_cache(recipe)
@@ -99,6 +103,7 @@ def run(recipe: Recipe, prepared: Prepared | None) -> int:
         for name in recipe.stages:
             if not _done(folder / name):
                 _run_stage(recipe, name, prepared, path, encoder, state)
+            _let_go(folder / name, recipe.stages[name].rounds, state)
             path = str(folder / name / MERGED)
         if state.is_main_process:
             finish(recipe, prepared, encoder, seconds=time.monotonic() - started)
@@ -168,6 +173,7 @@ def _run_stage(recipe: Recipe, name: str, prepared: Prepared, path: str, encoder
             else:
                 _hand_on(trainer, place, encoder, state)
             del trainer
+        _let_go(folder, stage.rounds, state)
         path = str(place / MERGED)
 
 
@@ -237,6 +243,19 @@ def _hand_on(trainer: StoppingTrainer, place: Path, encoder: Encoder, state: Par
     state.wait_for_everyone()
 
 
+def _let_go(folder: Path, rounds: int, state: PartialState) -> None:
+    """Remove the weights of rounds that nothing will start from any more: the checkpoints of those that are done, and
+    what they left for the next one when that is done too. A kill in between leaves the rest for the next call."""
+    if not state.is_main_process:
+        return
+    for place, following in pairwise(_places(folder, rounds)):
+        if _done(place):
+            for checkpoint in checkpoints(place):
+                remove(checkpoint)
+        if _done(following) or _done(folder):
+            remove(place / MERGED)
+
+
 def _join_histories(places: Sequence[Path], folder: Path, state: PartialState) -> None:
     """The log of a stage of several rounds: theirs one after the other, their steps counted on."""
     if not state.is_main_process or len(places) == 1:
@@ -263,7 +282,13 @@ def _finish(
             kinds = stage.export or ([ADAPTER] if stage.lora else [MERGED])
             is_last = name == list(recipe.stages)[-1]
             # the next stage starts from plain weights, and takes these for its reference
-            export(model, encoder.processor, place, kinds if is_last else sorted({*kinds, MERGED}))
+            found = {
+                label: json.loads(file.read_text(encoding="utf-8"))
+                for label in (BEFORE, *recipe.stages)
+                if (file := prepared.folder / "evaluation" / label / "metrics.json").is_file()
+            }
+            cards = {kind: model_card(recipe, name, kind, found) for kind in (ADAPTER, MERGED)}
+            export(model, encoder.processor, place, kinds if is_last else sorted({*kinds, MERGED}), cards)
             write_whole(place / "done.json", "{}\n")
     state.wait_for_everyone()
 

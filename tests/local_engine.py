@@ -18,7 +18,7 @@ class Shown:
     """What reached the engine. It says the first token of a prompt n times, and does what a test has it do first."""
 
     def __init__(self, dtype):
-        self.dtype = dtype
+        self.dtype, self.version = dtype, "0"
         self.requests, self.sampling, self.weights = [], [], []
         self.first = lambda: None
 
@@ -42,7 +42,7 @@ def serving(
 ) -> Iterator[SimpleNamespace]:
     """A server on a free port, with the engine that it shows its requests to."""
     engine = Shown(dtype)
-    facts = {"model": "a/model", "facts": FACTS, "vllm": "0"}
+    facts = {"model": "a/model", "facts": FACTS}
     service = Service(make or (lambda: engine), facts | about, folder / "weights")
     ready = threading.Event()
     threading.Thread(target=service.run, args=(ready.set,), daemon=True).start()

@@ -1,7 +1,6 @@
 """The pass over a stage's rows before it is trained: what it writes, that it resumes, and that its numbers are true."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +15,13 @@ from rlvtg.evaluation import difficulty_pass as module
 from rlvtg.evaluation.difficulty_pass import answer_score, difficulty_pass, rows_before, rows_of_round
 from rlvtg.evaluation.evaluate import evaluate
 from rlvtg.evaluation.metrics import ious
-from rlvtg.evaluation.predictions import Prediction, read_predictions
+from rlvtg.evaluation.predictions import read_predictions
 from rlvtg.evaluation.protocol import protocol
-from rlvtg.model.family import family
-from rlvtg.model.inputs import Encoder
 from rlvtg.recipe import Curriculum, Difficulty, Evaluation, GrpoStage, Recipe, RewardSpec, Selection, Source
 from rlvtg.text.grammar import grammar
-from tests.tiny_qwen import model_and_processor, row, video_settings, write_video
+from tests import desk as desks
+from tests.desk import KilledError
+from tests.tiny_qwen import model_and_processor, video_settings
 
 STATE = PartialState(cpu=True)
 
@@ -38,15 +37,8 @@ def a_stage(**changes: Any) -> GrpoStage:
     return stage
 
 
-class Desk:
-    """A model, its encoder, five rows on two videos, and a recipe with one stage."""
-
-    def __init__(self, place: Path) -> None:
-        self.model, processor = model_and_processor()
-        self.encoder = Encoder(processor, family(self.model.config), video_settings())
-        videos = [write_video(place / f"{name}.mp4", seed=seed) for seed, name in enumerate("ab")]
-        queries = ["a red circle", "a blue one", "it stops", "it goes", "all at once"]
-        self.rows = [row(videos[k % 2], query) for k, query in enumerate(queries)]
+class Desk(desks.Desk):
+    """One with a recipe of one stage."""
 
     def recipe(self, **stage: Any) -> Recipe:
         sources = {name: Source(f"{name}.json", "videos") for name in ("rl", "test")}
@@ -80,24 +72,8 @@ def spans_from_letters(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(changed.__dict__, "reader", letters)
 
 
-class KilledError(Exception):
-    """What stands for a kill."""
-
-
 def counted(monkeypatch: pytest.MonkeyPatch, last: int | None = None) -> list[int]:
-    """The sizes of the batches that are answered from now on; the process dies before the `last`."""
-    sizes: list[int] = []
-    true = module.predict
-
-    def watched(model: PreTrainedModel, encoder: Encoder, batches: Any, **settings: Any) -> Iterator[list[Prediction]]:
-        for batch, made in zip(batches, true(model, encoder, batches, **settings), strict=True):
-            if len(sizes) == last:
-                raise KilledError
-            sizes.append(len(batch))
-            yield made
-
-    monkeypatch.setattr(module, "predict", watched)
-    return sizes
+    return desks.counted(monkeypatch, module, "predict", last)
 
 
 def test_greedy_answers_reach_what_an_evaluation_of_the_same_weights_says(desk: Desk, tmp_path: Path) -> None:

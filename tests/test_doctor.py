@@ -13,6 +13,7 @@ from rlvtg.model.family import family
 from rlvtg.model.inputs import Encoder
 from rlvtg.recipe import load
 from rlvtg.rollout import hf
+from tests.own_rows import OBJECTIVE
 from tests.tiny_qwen import OTHERS, SHOWN, model_and_processor, row, video_settings, write_video
 
 
@@ -224,7 +225,7 @@ def test_the_first_row_of_every_task_is_tried(tmp_path, monkeypatch):
     write_video(tmp_path / "a.mp4", seconds=8)
     row = {"id": "a", "video": "a.mp4", "duration": 8.0, "query": "a dog jumps", "spans": [[2.0, 5.0]], "verb": "jumps"}
     (tmp_path / "own.jsonl").write_text(json.dumps({**row, "id": "b", "verb": None}) + "\n" + json.dumps(row) + "\n")
-    (tmp_path / "mine.yaml").write_text(RECIPE)
+    (tmp_path / "mine.yaml").write_text(RECIPE + OBJECTIVE)
     found = doctor._first_rows(load(["recipe=mine.yaml"]))
     asked = [(each["id"], each["prompt"][0]["content"][-1]["text"], each["video_start"]) for each in found]
     assert asked == [("b", "a dog jumps?", None), ("a/verb_completion", "a dog ...", 2.0), ("b", "All?", None)]
@@ -235,9 +236,9 @@ model: some/model
 data: {own: {reader: jsonl, annotations: own.jsonl, videos: .}}
 prompt: "{video}{query}?"
 grammar: to
+evaluation: {data: own}
 stages:
   rl:
-    kind: grpo
     data: own
     tasks:
       tvg: {}
@@ -245,15 +246,5 @@ stages:
       caption: {prompt: "{video}All?"}
     rewards: {think_format: {}}
     num_generations: 2
-    beta: 0.0
-    loss_type: dapo
-    scale_rewards: none
-    epsilon: 0.2
-    num_iterations: 1
-    temperature: 1.0
-    max_completion_length: 8
-    learning_rate: 1.0e-4
-    lr_scheduler_type: constant
     per_device_train_batch_size: 2
-evaluation: {data: own}
 """

@@ -1,6 +1,7 @@
 """When a stage stops before its last step, and which of its weights it leaves."""
 
 import json
+import math
 import shutil
 from dataclasses import asdict
 from pathlib import Path
@@ -10,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from rlvtg.recipe import EarlyStopping, Plateau
-from rlvtg.training.early_stop import Best, Flat, judged, watched
+from rlvtg.training.early_stop import Best, Flat, judged, seen, watched
 from rlvtg.training.resume import checkpoints, last_checkpoint
 from tests.test_resume import a_trainer, base, untimed
 
@@ -43,7 +44,7 @@ def test_the_best_validation_is_known_and_how_long_ago_one_was_better(
     assert (best.step, best.waited) == (step, waited)
 
 
-def seen(pairs: list[tuple[float, float]], every: int = 1, window: int = 2) -> Flat:
+def after_entries(pairs: list[tuple[float, float]], every: int = 1, window: int = 2) -> Flat:
     """What is known when so many rewards and spreads were logged, one log entry `every` steps."""
     flat = Flat()
     for number, (reward, spread) in enumerate(pairs, start=1):
@@ -69,16 +70,23 @@ STILL, RISING = [(0.5, 0.2)] * 6, [(0.1 * k, 0.2) for k in range(6)]
 def test_a_plateau_is_neither_reward_nor_spread_changing_from_window_to_window(
     pairs: list[tuple[float, float]], times: int
 ) -> None:
-    assert seen(pairs).times == times
+    assert after_entries(pairs).times == times
+
+
+def test_a_plateau_is_of_what_the_policy_wrote() -> None:
+    assert seen({"reward": 0.7, "reward_std": 0.4, "reward_group_std": 0.2}) == (0.7, 0.2)
+    assert seen({"reward": 0.7, "on_policy/reward": 0.6, "reward_group_std": 0.2}) == (0.6, 0.2)
+    assert seen({"reward": math.nan, "reward_group_std": 0.2}) is None
+    assert seen({"reward": 0.7}) is None and seen({"eval_mIoU": 0.7}) is None
 
 
 def test_a_window_counts_optimizer_steps_whatever_is_logged_together() -> None:
-    assert seen(STILL, every=5, window=10).times == 2
-    assert seen(STILL, every=10, window=10).times == 5
+    assert after_entries(STILL, every=5, window=10).times == 2
+    assert after_entries(STILL, every=10, window=10).times == 5
 
 
 def test_both_states_go_through_json() -> None:
-    flat = seen(STILL[:5])
+    flat = after_entries(STILL[:5])
     again = Flat(**json.loads(json.dumps(asdict(flat))))
     settings = Plateau(2)
     assert watched(again, 6, 0.5, 0.2, settings) == watched(flat, 6, 0.5, 0.2, settings)

@@ -14,23 +14,19 @@ from rlvtg.evaluation.evaluate import evaluate, weights_digest
 from rlvtg.evaluation.metrics import score
 from rlvtg.evaluation.predictions import read_predictions
 from rlvtg.evaluation.protocol import chosen
-from rlvtg.model.family import family
-from rlvtg.model.inputs import Encoder
 from rlvtg.recipe import Evaluation, Recipe, RecipeError, Source
-from tests.tiny_qwen import model_and_processor, row, video_settings, write_video
+from tests import desk as desks
+from tests.desk import KilledError
+from tests.tiny_qwen import model_and_processor, video_settings
 
 ENDINGS = {"made_from.json", "metrics.json", "predictions.jsonl"}
 
 
-class Desk:
-    """A model, its encoder, five rows on two videos and a recipe that evaluates two rows at a time."""
+class Desk(desks.Desk):
+    """One that evaluates two rows at a time."""
 
     def __init__(self, place: Path) -> None:
-        self.model, processor = model_and_processor()
-        self.encoder = Encoder(processor, family(self.model.config), video_settings())
-        videos = [write_video(place / f"{name}.mp4", seed=seed) for seed, name in enumerate("ab")]
-        queries = ["a red circle", "a blue one", "it stops", "it goes", "all at once"]
-        self.rows = [row(videos[k % 2], query) for k, query in enumerate(queries)]
+        super().__init__(place)
         self.recipe = Recipe(
             name="mine", model="some/model", data={"test": Source("test.json", "videos")}, prompt="{video}{query}",
             grammar="to", stages={}, evaluation=Evaluation(batch_size=2, max_new_tokens=6), video=video_settings(),
@@ -58,24 +54,8 @@ def whole(desk: Desk, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-class KilledError(Exception):
-    """What stands for a kill."""
-
-
-def counted(desk: Desk, monkeypatch: pytest.MonkeyPatch, last: int | None = None) -> list[int]:
-    """The sizes of the batches that are generated from now on; the process dies before the `last`."""
-    sizes: list[int] = []
-    true = evaluation.predict_zoomed
-
-    def watched(model: PreTrainedModel, encoder: Encoder, batches: Any, **settings: Any) -> Any:
-        for batch, made in zip(batches, true(model, encoder, batches, **settings), strict=True):
-            if len(sizes) == last:
-                raise KilledError
-            sizes.append(len(batch))
-            yield made
-
-    monkeypatch.setattr(evaluation, "predict_zoomed", watched)
-    return sizes
+def counted(monkeypatch: pytest.MonkeyPatch, last: int | None = None) -> list[int]:
+    return desks.counted(monkeypatch, evaluation, "predict_zoomed", last)
 
 
 def test_a_complete_evaluation_holds_predictions_in_order_and_metrics_with_their_protocol(
@@ -103,10 +83,10 @@ def test_a_killed_evaluation_goes_on_and_ends_with_the_same_file(
     desk: Desk, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made: int
 ) -> None:
     with monkeypatch.context() as patch, pytest.raises(KilledError):
-        counted(desk, patch, last=made)
+        counted(patch, last=made)
         desk.evaluate(tmp_path / "rl")
     assert not (tmp_path / "rl/metrics.json").exists() and not (tmp_path / "rl/predictions.jsonl").exists()
-    sizes = counted(desk, monkeypatch)
+    sizes = counted(monkeypatch)
     desk.evaluate(tmp_path / "rl")
     assert sizes == [2, 2, 1][made:]
     assert {file.name for file in (tmp_path / "rl").iterdir()} == ENDINGS
@@ -128,7 +108,7 @@ def test_a_line_that_is_not_whole_is_made_again_and_no_other(
     desk: Desk, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cut: str
 ) -> None:
     unfinished(whole, tmp_path / "rl", 0, 1, 2, cut=cut)
-    sizes = counted(desk, monkeypatch)
+    sizes = counted(monkeypatch)
     desk.evaluate(tmp_path / "rl")
     assert sizes == [2, 1]  # the batch of row 3, whole, and the last
     assert (tmp_path / "rl/predictions.jsonl").read_bytes() == (whole / "predictions.jsonl").read_bytes()
@@ -139,9 +119,9 @@ def test_a_second_kill_behind_a_cut_line_loses_nothing_more(
 ) -> None:
     unfinished(whole, tmp_path / "rl", 0, 1, cut='{"row": 2, "id"')
     with monkeypatch.context() as patch, pytest.raises(KilledError):
-        counted(desk, patch, last=1)
+        counted(patch, last=1)
         desk.evaluate(tmp_path / "rl")
-    sizes = counted(desk, monkeypatch)
+    sizes = counted(monkeypatch)
     desk.evaluate(tmp_path / "rl")
     assert sizes == [1]
 
@@ -151,7 +131,7 @@ def test_what_other_processes_made_is_kept(
 ) -> None:
     unfinished(whole, tmp_path / "rl", 4)
     (tmp_path / "rl/predictions.0.jsonl").rename(tmp_path / "rl/predictions.7.jsonl")
-    sizes = counted(desk, monkeypatch)
+    sizes = counted(monkeypatch)
     desk.evaluate(tmp_path / "rl")
     assert sizes == [2, 2]
     assert {file.name for file in (tmp_path / "rl").iterdir()} == ENDINGS
@@ -164,7 +144,7 @@ def test_a_complete_evaluation_is_scored_again_without_asking_the_model(
     place.mkdir()
     for name in ENDINGS:
         (place / name).write_bytes((whole / name).read_bytes())
-    sizes = counted(desk, monkeypatch)
+    sizes = counted(monkeypatch)
     assert desk.evaluate(place)["n"] == 5
     assert sizes == []
 
@@ -180,7 +160,7 @@ def test_predictions_of_another_model_or_of_other_rows_are_not_mixed_in(
     desk: Desk, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     unfinished(whole, tmp_path / "rl", 0, 1, 2, 3)
-    sizes = counted(desk, monkeypatch)
+    sizes = counted(monkeypatch)
     desk.evaluate(tmp_path / "rl", model=other_model())
     assert sizes == [2, 2, 1]
     for changes, said in (({}, "weights"), ({"rows": desk.rows[:3], "model": other_model()}, "rows")):

@@ -1,8 +1,11 @@
 """What a stage exports is loaded by PEFT and transformers alone and answers as the trainer's model did."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from peft import PeftConfig, PeftModel
@@ -22,6 +25,7 @@ from rlvtg.training.setup import generating
 from rlvtg.training.sft import sft_trainer
 from tests.tiny_qwen import OTHERS, QWEN2_5, SHOWN, row, video_settings, write_video
 
+ROOT = Path(__file__).resolve().parent.parent
 LORA = Lora(r=8, lora_alpha=32)
 SIZES = {"learning_rate": 2e-2, "lr_scheduler_type": "constant", "per_device_train_batch_size": 8, "max_steps": 2}
 GREEDY = GenerationConfig(do_sample=False, max_new_tokens=10, pad_token_id=0, eos_token_id=2)
@@ -171,6 +175,37 @@ def test_a_merged_model_has_the_keys_types_and_files_of_the_model_that_it_was_tr
             json.loads((folder / "config.json").read_text())[part] for folder in (written["merged"], base[0])
         )
         assert config == {**before, "dtype": "float32"}
+
+
+@pytest.mark.vllm
+@pytest.mark.slow
+def test_vllm_answers_as_the_trainers_model_did_with_the_adapter_and_with_the_merged_model(base, tmp_path, monkeypatch):
+    trainer = trained(base, tmp_path, monkeypatch, "grpo", lora=LORA)
+    model_folder, rows = base
+    encoder = an_encoder(model_folder)
+    inputs = [encoder(one) for one in rows]
+    with generating(trainer) as model:
+        expected = rollout(model, inputs, GREEDY)
+        written = export(model, encoder.processor, tmp_path / "stage", ["adapter", "merged"])
+    prompts = []
+    for number, (one, made) in enumerate(zip(rows, inputs, strict=True)):
+        clip, ids = encoder.clip(one), made.input_ids.tolist()
+        np.save(tmp_path / f"{number}.npy", clip.frames)
+        pad, first = encoder.family.video_token_id, ids.index(encoder.family.video_token_id)
+        once = [*ids[:first], pad, *(token for token in ids[first:] if token != pad)]
+        prompts.append({"token_ids": once, "frames": str(tmp_path / f"{number}.npy"), "fps": clip.fps})
+    engines = [
+        {"model": str(model_folder), "adapter": str(written["adapter"])},
+        {"model": str(written["merged"])},
+    ]
+    task = {"engines": engines, "prompts": prompts, "forbidden": list(encoder.family.vision_token_ids)}
+    (tmp_path / "task.json").write_text(json.dumps(task))
+    command = [sys.executable, "-m", "tests.vllm_plain", str(tmp_path / "task.json")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=500)
+    assert done.returncode == 0, done.stderr[-4000:]
+    with_adapter, merged = json.loads((tmp_path / "answers.json").read_text())
+    assert with_adapter == merged == expected
+    assert expected != rollout(load_model(model_folder), inputs, GREEDY)
 
 
 @pytest.mark.parametrize("kind", ["adapter", "merged"])

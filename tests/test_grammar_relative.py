@@ -5,6 +5,7 @@ import time
 
 import pytest
 
+from rlvtg import recipe
 from rlvtg.reward import find
 from rlvtg.text.grammar import GrammarError, grammar
 from rlvtg.training.experts import expert_completion
@@ -59,6 +60,13 @@ def test_a_number_maps_to_seconds_of_a_video_of_200_seconds(name, text, spans):
 def test_seconds_are_written_as_the_method_writes_them(name, text):
     end = 10.1 if name in ("lita", "vtg_llm") else 10.0
     assert grammar(name).write([(5.0, end)], 1, 50.0) == text
+
+
+def test_the_grammars_of_parts_are_those_that_a_recipe_knows_as_such() -> None:
+    with pytest.raises(GrammarError) as caught:
+        grammar("none")
+    names = str(caught.value).split("there is ")[1].split(";")[0].split(", ")
+    assert len(names) > 20 and tuple(name for name in names if grammar(name).parts is not None) == recipe.RELATIVE
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -118,6 +118,7 @@ def test_what_the_policy_wrote_is_logged_apart_from_the_experts(making):
     assert log["on_policy/rewards/tabled/mean"] == pytest.approx(1.0)
     assert log["on_policy/rewards/tabled/std"] == pytest.approx(math.sqrt(0.8))
     assert log["on_policy/reward"] == pytest.approx(1.0)  # the untrained model hits nothing
+    assert log["reward_group_std"] == pytest.approx(1.0)  # of 0, 1 and 2: the expert's 10 is none of the policy's
     assert log["expert/reward_mean"] == pytest.approx(10.0)
     assert log["expert/advantage_mean"] > 1
     assert log["on_policy/completions/mean_length"] == pytest.approx(sum(map(len, policy)) / 6)
@@ -235,6 +236,12 @@ def test_a_flat_group_is_sampled_again_as_a_whole_and_the_others_stay(making, ex
     assert metric(trainer, "zero_variance/before") == 0.5
     assert metric(trainer, "zero_variance/after") == 0.0
     assert metric(trainer, "zero_variance/resamples") == 2
+    asked = output["prompt_mask"].sum(1).tolist()
+    red, blue = asked[0], asked[G]
+    written = sum(len(each) for _, _, found in making.sampled for each in found)
+    experts = 0 if expert is None else red + blue + lengths[G - 1] + lengths[-1]
+    assert trainer.state.num_input_tokens_seen == written + own * (3 * red + blue) + experts
+    assert metric(trainer, "num_tokens") == trainer.state.num_input_tokens_seen
     # each completion is scored once, and its row in the log is what was said of it then
     assert list(trainer._logs["extra"]["call"]) == [3] * G + [1] * G
     assert list(trainer._logs["rewards"]["flat_at_first"]) == [0, 1, 2, 3, 4, 5, 6, 7]
@@ -270,6 +277,22 @@ def test_lengths_and_places_of_spans_are_logged_every_step(making, monkeypatch):
     assert second["completions/length_drift"] == pytest.approx(
         second["completions/mean_length"] / first["completions/mean_length"]
     )
+
+
+def test_an_answer_in_which_no_reward_looks_for_spans_is_not_one_without(making, monkeypatch):
+    rewards = {"tiou": RewardSpec(tasks=["grounding"]), "ours.py:tabled": RewardSpec(args={"table": [0.0, 1.0]})}
+    asked = {"a red circle": "grounding", "a blue one": "naming"}
+    rows = [row(making.videos[0], query, task=task) for query, task in asked.items()]
+    trainer = making("tabled", rows=rows, rewards=rewards)
+    monkeypatch.setattr(
+        trainer.processing_class, "batch_decode", lambda ids, **_: ["2.0 to 4.0"] + ["<answer>1.0 to 4.0</answer>"] * 3
+        + ["a circle"] * 4,
+    )  # fmt: skip
+    generated(trainer)
+    assert metric(trainer, "completions/unparsed") == 0.25
+    assert metric(trainer, "spans/number") == 0.75
+    # 0, 1.5, 0.5, 1.5 and 0, 1, 0, 1
+    assert metric(trainer, "reward_group_std") == pytest.approx((0.75 + math.sqrt(1 / 3)) / 2)
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """A few real steps of TRL's trainer on video, in every way that a stage can be set up."""
 
+import importlib
 import math
 import random
 from pathlib import Path
@@ -361,3 +362,7 @@ def test_trl_awaits_a_judge_and_goes_on_without_one(saved, tmp_path, monkeypatch
         values, metrics = scored(trainer)
     assert values == pytest.approx([math.nan, math.nan, 0.0, 0.0], nan_ok=True)
     assert metrics["caption_recall/failed"] == [0.0, 0.5]
+
+
+def test_trl_does_not_load_vllm_for_the_rollouts_that_it_is_not_asked_for() -> None:
+    assert not hasattr(importlib.import_module("trl.generation.vllm_generation"), "LLM")

@@ -38,15 +38,18 @@ BELOW: dict[str, list[str]] = {
     "plan": ["training", "evaluation"],
     "export": ["training", "evaluation"],
     "serve": ["training"],
+    "model_card": ["recipe"],
+    "export_run": ["export", "model_card"],
+    "export_check": ["export_run", "doctor"],
     "data_check": ["data", "video"],
     "prepare": ["data_check", "reward", "evaluation.protocol", "training.experts"],
-    "run": ["prepare", "export", "doctor"],
+    "run": ["prepare", "export", "model_card", "doctor"],
     "mistakes": ["recipe", "reward", "text", "data", "video", "evaluation.protocol", "evaluation.predictions"],
     "completions": ["data", "text"],
     "tryout": ["completions", "reward"],
     "train": ["run", "plan", "mistakes"],
     "machine": ["video"],
-    "cli": ["doctor", "machine", "plan", "export", "serve", "tryout", "mistakes", "data_check"],
+    "cli": ["doctor", "machine", "plan", "export_check", "serve", "tryout", "mistakes", "data_check"],
 }
 # What a part, or one module of it, may import from outside rlvtg and the standard library, where that is a closed list.
 # Three rewards share a tagger and rewards import nothing of each other, so one module of text loads the taggers.
@@ -354,6 +357,7 @@ GRPO_METHODS = {
     "_load_best_model": "(self)",
     "_save_checkpoint": "(self, model, trial)",
     "_get_output_dir": "(self, trial)",
+    "_prepare_for_training": "(self, max_steps, train_dataloader, resume_from_checkpoint)",
     "_evaluate": "(self, trial, ignore_keys_for_eval, skip_scheduler=False)",
     "_run_epoch": (
         "(self, model, epoch, train_dataloader, steps_in_epoch, num_update_steps_per_epoch, trial, "

@@ -17,6 +17,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.forks import Forks
 from tests.test_train_command import OWN_REWARD, SCRIPT, environment
 
 # Two stages, with all that can lie between two checkpoints: log entries that are not full, completions that wait to be
@@ -132,3 +133,186 @@ def test_a_run_that_is_killed_and_finds_the_disk_full_ends_as_one_that_nothing_h
     assert not list(killed.rglob(".*"))
     logged = [key for entry in log(whole, "rl") for key in entry]
     assert {"reward_group_std", "eval_mIoU", "shared_prefix/difference", "num_tokens"} <= set(logged)
+
+
+# --- with everything that chooses rows, samples again, leaves groups out, or has an order of its own
+
+EVERYTHING = """\
+extends: tiny
+tiny: {folder: data/small, sft: 1, rl: 4, validation: 1, test: 1}
+report_to: []
+logging_steps: 3
+save_steps: 2
+data:
+  rl: {reader: jsonl, annotations: "${tiny.folder}/rl.jsonl"}
+stages:
+  cold_start: null
+  rl: null
+  choosing: &grpo
+    kind: grpo
+    data: rl
+    rewards: {many: {weight: 1.0}, tiou: {weight: 0.5}}
+    num_generations: 4
+    beta: 0.0
+    loss_type: dapo
+    scale_rewards: group
+    epsilon: 0.2
+    num_iterations: 2
+    temperature: 1.0
+    max_completion_length: 16
+    learning_rate: 1.0e-3
+    lr_scheduler_type: linear
+    per_device_train_batch_size: 8
+    max_steps: 8
+    lora: {r: 4}
+    rounds: 2
+    difficulty: {num_generations: 2}
+    select: [{method: gaussian, size: 6}]
+    reselect: [{method: gaussian, size: 4}]
+    curriculum: {order: easy_first, parts: 2}
+    expert: {template: "<answer>{spans}</answer>", decimals: 0, anchor: 1.2}
+    zero_variance: resample
+    early_stopping: {data: validation, eval_steps: 4, patience: 9}
+  sharing: &plain
+    <<: *grpo
+    rounds: 1
+    difficulty: null
+    select: []
+    reselect: null
+    curriculum: null
+    expert: null
+    early_stopping: null
+    tasks:
+      tvg: {share: 0.5}
+      vc: {inverse: verb_completion, share: 0.5, prompt: "{masked_query}{video}"}
+    rewards: {many: {weight: 1.0}, tiou: {weight: 0.5, tasks: [tvg]}}
+    zero_variance: drop
+    beta: 0.1
+    lora: null
+    num_iterations: 1
+    steps_per_generation: 2
+    per_device_train_batch_size: 4
+    max_steps: 7
+  together:
+    <<: *plain
+    tasks: {}
+    rewards: {many: {weight: 1.0}, tiou: {weight: 0.5}}
+    queries_per_video: 2
+    steps_per_generation: null
+    per_device_train_batch_size: 8
+    zero_variance: keep
+    beta: 0.0
+    max_steps: 5
+evaluation: {before: false, pictures: 0, batch_size: 4, max_new_tokens: 8}
+"""
+# Often the same for a whole group.
+COARSE_REWARD = """\
+def many(completions, **_):
+    return [float(sum(map(str.isalpha, completion[0]["content"])) > 7) for completion in completions]
+"""
+# What a run is doing when it is killed, in the order in which it does it, and the paths that appear meanwhile.
+PHASES = {
+    "asking about the rows": r"choosing/round_1/difficulty/",
+    "round 1": r"choosing/round_1/(checkpoint|completions|validation)",
+    "between the rounds": r"choosing/round_1/(merged|done|log_history)",
+    "asking again": r"choosing/round_2/(difficulty|selected)",
+    "round 2": r"choosing/round_2/(checkpoint|completions|validation)",
+    "after the last round": r"(choosing|evaluation/choosing)/(?!round_)",
+    "several tasks": r"sharing/(checkpoint|completions)",
+    "several queries": r"together/(checkpoint|completions)",
+}
+UNFINISHED = re.compile(r"\.(.+)\.\w+\.unfinished")
+
+
+def paths(run: Path) -> set[str]:
+    """What lies below `run`; what is being written has the name that it will get, and its process is left out."""
+    found = {os.path.join(place, name) for place, below, files in os.walk(run) for name in [*below, *files]}
+    return {UNFINISHED.sub(r"\1 in the making", os.path.relpath(path, run)) for path in found}
+
+
+def watched(forks: Forks, run: Path) -> list[tuple[str, float]]:
+    """The paths below `run` in the order in which they appear until the command ends, and seconds to the next."""
+    seen: dict[str, float] = {}
+    while forks.is_running():
+        for path in sorted(paths(run) - seen.keys()):
+            seen[path] = time.monotonic()
+        time.sleep(0.02)
+    times = [*seen.values(), time.monotonic()]
+    later = [next((then for then in times[k:] if then > now), now) for k, now in enumerate(times[:-1])]
+    return [(path, then - now) for (path, now), then in zip(seen.items(), later, strict=True)]
+
+
+def differences(one: Path, other: Path) -> list[str]:
+    """What two runs have left that is not the same, in words."""
+    files = [{path.relative_to(run) for path in run.rglob("*") if path.is_file()} for run in (one, other)]
+    found = [f"only one has {path}" for path in sorted(files[0] ^ files[1])]
+    return found + [str(path) for path in sorted(files[0] & files[1]) if not is_same(one / path, other / path)]
+
+
+def is_same(one: Path, other: Path) -> bool:
+    """Whether two files of runs say the same, but for what a clock says."""
+    if one.suffix == ".safetensors":
+        return same_weights(one, other)
+    if one.suffix == ".parquet":
+        return pd.read_parquet(one).equals(pd.read_parquet(other))
+    if one.name in ("log_history.json", "trainer_state.json"):
+        return timeless(json.loads(one.read_text())) == timeless(json.loads(other.read_text()))
+    if one.name.startswith("progress_"):
+        ours, theirs = (timeless(json.loads(file.read_text())["progress"]) for file in (one, other))
+        return bool(ours == theirs)
+    if one.name == "videos.jsonl":  # says when the videos were made
+        return True
+    return one.suffix in (".pt", ".pth", ".bin", ".png") or one.read_bytes() == other.read_bytes()
+
+
+def timeless(told: Any) -> Any:
+    if isinstance(told, dict):
+        return {key: timeless(value) for key, value in told.items() if not CLOCK.search(key) and key != "cpu_seconds"}
+    return [timeless(value) for value in told] if isinstance(told, list) else told
+
+
+@pytest.mark.slow
+def test_whatever_a_stage_does_it_ends_the_same_when_it_is_killed_meanwhile(tmp_path: Path) -> None:
+    seed = int(os.environ.get("RLVTG_TEST_SEED", "0"))
+    rng = random.Random(seed)
+    for place in ("whole", "killed"):
+        (tmp_path / place / "rewards").mkdir(parents=True)
+        (tmp_path / place / "rewards/many.py").write_text(COARSE_REWARD)
+        (tmp_path / place / "every.yaml").write_text(EVERYTHING)
+    whole, killed = (tmp_path / place / "runs/every" for place in ("whole", "killed"))
+    words = ("recipe=every.yaml", "resume=true")
+    said = f"seed {seed}"
+    with Forks(environment(tmp_path)) as forks:
+        forks.start(tmp_path / "whole", *words)
+        timeline = watched(forks, whole)
+        assert forks.status() == 0, (tmp_path / "whole/said.txt").read_text()[-4000:]
+        for phase, pattern in PHASES.items():
+            moments = [k for k, (path, _) in enumerate(timeline) if re.match(pattern, path)]
+            assert moments, f"nothing is written while {phase}"
+            # half by what is written, since files come in bursts, and half by time
+            waits = [timeline[k][1] for k in moments]
+            [moment] = rng.choices(moments, [wait + sum(waits) / len(waits) for wait in waits])
+            seconds = rng.uniform(0, min(timeline[moment][1], 2.0))
+            behind = {path for path, _ in timeline[moment:]}
+            forks.start(tmp_path / "killed", *words)
+            while forks.is_running() and not behind & paths(killed):
+                time.sleep(0.02)
+            time.sleep(seconds)
+            forks.kill()
+            status = forks.status()
+            last = max(killed.rglob("checkpoint-*/trainer_state.json"), key=os.path.getmtime, default=None)
+            said += (
+                f"\nkilled in {phase}: {seconds:.2f} s after {timeline[moment][0]}, the last checkpoint was "
+                f"{None if last is None else last.parent.relative_to(killed)}"
+            )
+            assert status in (-signal.SIGKILL, 0), said + (tmp_path / "killed/said.txt").read_text()[-4000:]
+        forks.start(tmp_path / "killed", *words)
+        assert forks.status() == 0, said + (tmp_path / "killed/said.txt").read_text()[-4000:]
+    print(said)
+    found = differences(killed, whole)
+    assert not found, "\n".join([said, "differs:", *found])
+    # that there was something to go wrong
+    logged = [entry for stage in ("choosing", "sharing", "together") for entry in log(whole, stage)]
+    assert any(entry.get("zero_variance/resamples") for entry in logged)
+    assert any(0 < entry.get("zero_variance/before", 0) < 1 for entry in log(whole, "sharing"))
+    assert not list(whole.glob("choosing/round_1/*/model.safetensors"))

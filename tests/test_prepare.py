@@ -18,19 +18,9 @@ from tests.numbered_video import every_tenth, write_video
 from tests.own_rows import row, write
 
 RECIPE = f"""{own_rows.RECIPE}  rl:
-    kind: grpo
-    data: own
+{own_rows.OBJECTIVE}    data: own
     rewards: {{tiou: {{weight: 1.0}}}}
     num_generations: 4
-    beta: 0.0
-    loss_type: dapo
-    scale_rewards: none
-    epsilon: 0.2
-    num_iterations: 1
-    temperature: 1.0
-    max_completion_length: 8
-    learning_rate: 1.0e-4
-    lr_scheduler_type: constant
     per_device_train_batch_size: 8
 """
 

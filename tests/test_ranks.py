@@ -18,6 +18,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from rlvtg.export_run import export_run
+
 ROOT = Path(__file__).resolve().parent.parent
 ACCELERATE = ("-m", "accelerate.commands.launch")
 WAYS = ("ddp", "zero2", "zero3")
@@ -187,6 +189,21 @@ def test_adapters_and_predictions_of_two_ranks_are_those_of_one(runs: Runs, way:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
+def test_a_checkpoint_of_two_ranks_is_exported_as_what_its_stage_exported(
+    runs: Runs, way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    two = runs.folder(way)
+    monkeypatch.chdir(runs.place)  # the adapter's base model is where the run was made
+    for stage in STAGES:
+        made = export_run(two, checkpoint=f"{stage}/checkpoint-2", kind="merged", output=tmp_path / stage)
+        assert distance(weights(two, stage), load_file(made.folder / "model.safetensors")) < TOLERANCE, stage
+    made = export_run(two, checkpoint="lora/checkpoint-2", kind="adapter", output=tmp_path / "adapter")
+    adapter = load_file(made.folder / "adapter_model.safetensors")
+    assert distance(weights(two, "lora", "adapter/adapter_model"), adapter) < TOLERANCE
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", WAYS)
 def test_weights_are_split_as_the_launchers_file_says(runs: Runs, way: str) -> None:
     [folder] = (runs.folder(way) / "shared").glob("checkpoint-2")
     parts = sorted(file.name for file in folder.glob("global_step2/*"))
@@ -232,9 +249,9 @@ def test_a_rank_whose_video_is_gone_ends_the_others(runs: Runs, way: str) -> Non
 
 
 @pytest.mark.slow
-def test_slices_with_reentrant_checkpointing_are_refused_on_several_ranks(runs: Runs) -> None:
+def test_slices_are_refused_where_trl_makes_checkpointing_reentrant(runs: Runs) -> None:
     only = [f"stages.{stage}=null" for stage in STAGES if stage != "shared"]
-    reentrant = "stages.shared.gradient_checkpointing_kwargs.use_reentrant=true"
-    done = launch(runs.place, "ddp", "output_dir=runs/refused", *only, reentrant)
+    done = launch(runs.place, "zero3", "output_dir=runs/refused", *only, "stages.shared.lora={r: 4}")
     assert done.returncode != 0
     assert "error: max_tokens_per_forward: got 60 with reentrant gradient checkpointing on 2 devices" in done.stderr
+    assert "TRL makes it true for LoRA with ZeRO-3" in done.stderr

@@ -26,7 +26,9 @@ from rlvtg.recipe import (
     data_of,
     dump,
     evaluation_prompt,
+    knobs,
     load,
+    require_seconds,
     tasks_of,
     trained,
 )
@@ -589,6 +591,18 @@ def test_a_wrong_type_says_what_was_got_and_what_is_wanted(override: str, wanted
     assert error(override).startswith(wanted)
 
 
+def test_a_key_true_is_a_name_in_quotes_or_not(here: Path) -> None:
+    for knob in ('"true": first', "true: first", "True: first"):
+        (here / "recipes" / "knob.yaml").write_text(SMALL.replace("{weight: 1.0}", f"{{args: {{{knob}}}}}"))
+        recipe = load(["recipe=knob"])
+        assert rl(recipe).rewards["tiou"].args == {"true": "first"}
+        assert rl(load(["recipe=small", f"stages.rl.rewards.tiou.args={{{knob}}}"])).rewards == rl(recipe).rewards
+        (here / "again.yaml").write_text(dump(recipe))
+        assert load(["recipe=again.yaml"]) == recipe
+    assert knobs(["true=first"]) == {"true": "first"}
+    assert error("evaluation={true: 1}").startswith("evaluation.true: unknown key in the override evaluation; ")
+
+
 def test_a_cycle_through_two_files_is_named(here: Path) -> None:
     (here / "recipes" / "a.yaml").write_text("extends: b")
     (here / "recipes" / "b.yaml").write_text("extends: a")
@@ -701,6 +715,12 @@ def test_a_cycle_through_two_files_is_named(here: Path) -> None:
         ("family=qwen3_vl", "video.time: got positions, but those of qwen3_vl hold no seconds; want text or overlay"),
         ("video.time_format=seconds", "video.time_format: got 'seconds', want a format of one number"),
         ("video.time_format={:.1f} {}", "video.time_format: got '{:.1f} {}', want a format of one number"),
+        (
+            "video={time: text, time_format: '{index}'}",
+            "video.time_format: got '{index}' with time text, which shows the numbers of frames and no seconds, but "
+            "grammar to is in seconds; want a stamp of seconds ('{:.0f}' is the number of the frame at one frame a "
+            "second), or a grammar of parts of the video: percent, vtimellm, lita, seq2time",
+        ),
         ("video.backend=av", "video.backend: got 'av', nearest: pyav (allowed: pyav, torchcodec, decord)"),
         ("video.decode_timeout=0", "video.decode_timeout: got 0, allowed: above 0"),
         ("video.duration_slack=-1", "video.duration_slack: got -1, allowed: 0 or more"),
@@ -730,6 +750,50 @@ def test_a_cycle_through_two_files_is_named(here: Path) -> None:
 )
 def test_what_cannot_work_is_refused_with_its_reason(override: str, wanted: str, here: Path) -> None:
     assert error(override).startswith(wanted)
+
+
+NUMBERS = "time_format={index}"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["video.time=text", "grammar=percent"],
+        ["video.time=overlay"],  # positions hold seconds beside it
+        ["video.time=overlay", "family=qwen3_vl"],  # as do stamps of the model's own
+        ["video.time=positions"],
+        ["video.time=overlay", "family=qwen2_vl", "grammar=lita"],
+        ["video.time=text", "video.time_format={index}: {:.1f} s"],
+    ],
+)
+def test_frames_may_be_numbered_where_something_else_tells_the_time_or_parts_are_asked_for(
+    words: list[str], here: Path
+) -> None:
+    load(["recipe=small", f"video.{NUMBERS}", *words])
+
+
+def test_numbers_of_frames_are_no_answer_in_seconds(here: Path) -> None:
+    shown = [f"video.{NUMBERS}", "video.time=overlay", "family=qwen2_vl"]
+    assert "with time overlay, which shows the numbers of frames and no seconds, but grammar to" in error(*shown)
+    reward = "stages.rl.rewards.tiou.args.grammar"
+    assert f"but {reward} to is in seconds" in error(*shown, "grammar=percent", f"{reward}=to")
+    any_family = load(["recipe=small", *shown[:2]])
+    require_seconds(any_family, "qwen2_5_vl")
+    assert "grammar to is in seconds" in sentence(lambda: require_seconds(any_family, "qwen2_vl"))
+
+
+def test_one_batch_in_several_calls_wants_no_reentrant_checkpointing_on_several_devices(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["stages.rl.max_tokens_per_forward=60", "stages.rl.gradient_checkpointing=true"]
+    reentrant = "stages.rl.gradient_checkpointing_kwargs.use_reentrant=true"
+    load(["recipe=small", *words, reentrant])
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    load(["recipe=small", *words])
+    load(["recipe=small", words[0], reentrant])  # without checkpointing it says nothing
+    assert error(*words, reentrant).startswith(
+        "stages.rl.max_tokens_per_forward: got 60 with reentrant gradient checkpointing on 2 devices, where a weight "
+    )
 
 
 def test_a_plateau_is_seen_in_whole_log_entries(here: Path) -> None:

@@ -4,6 +4,7 @@ import pytest
 import torch
 from transformers import GenerationConfig
 
+from rlvtg.evaluation.predict import greedy, sampled
 from rlvtg.model.family import family
 from rlvtg.model.inputs import Encoder, batch
 from rlvtg.rollout.hf import rollout
@@ -185,3 +186,18 @@ def test_the_frame_rate_reaches_the_model(tiny, videos):
     ours, _ = policy(model, [one], [ids])
     theirs, _ = policy(model, [other], [ids])
     assert (ours - theirs).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("config", [greedy, lambda encoder, limit: sampled(encoder, limit, 1.0)])
+def test_what_a_released_model_says_of_generation_is_not_taken_over(tiny, videos, config):
+    model, processor = tiny
+    encoder = Encoder(processor, family(model.config), video_settings())
+    inputs, own = prompts(tiny, videos), model.generation_config
+    made = []
+    # as Qwen2.5-VL has it, with a penalty that would be felt here
+    for generation in (own, GenerationConfig(do_sample=True, repetition_penalty=3.0, temperature=1e-6, top_k=1)):
+        model.generation_config = generation
+        torch.manual_seed(0)
+        made.append(rollout(model, inputs, config(encoder, 12), num_generations=2))
+    model.generation_config = own
+    assert made[0] == made[1]

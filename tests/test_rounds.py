@@ -20,6 +20,7 @@ from rlvtg.evaluation.predictions import read_predictions
 from rlvtg.prepare import prepare
 from rlvtg.recipe import RecipeError, load
 from rlvtg.run import run
+from tests.desk import KilledError
 
 pytestmark = pytest.mark.slow  # whole training runs
 
@@ -38,10 +39,6 @@ OWN_REWARD = """\
 def letters(completions, **_):
     return [sum(map(str.isalpha, completion[0]["content"])) / 10 for completion in completions]
 """
-
-
-class KilledError(Exception):
-    """What stands for a kill."""
 
 
 def go(place: Path, monkeypatch: pytest.MonkeyPatch, *words: str) -> Path:
@@ -102,13 +99,18 @@ def test_a_stage_of_several_rounds_looks_like_one_stage_from_outside(whole: Path
     assert [entry["step"] for entry in history(whole) if "loss" in entry] == [1, 2, 3, 4]
     assert [place.name for place in (whole / "evaluation").iterdir()] == ["rl"]
     assert len(read_predictions(whole / "evaluation/rl/predictions.jsonl")) == 2
-    assert (whole / "rl/merged").is_dir() and not (whole / "rl/round_3/merged").exists()
+    assert (whole / "rl/merged").is_dir()
     assert set(json.loads((whole / "metrics.json").read_text())) > {"rl"}
     assert "<td>rl</td><td>done</td>" in page(whole, worst=0).replace(' class="number"', "")
     assert trained_on(str(whole / "rl/round_1/merged")) == trained_on(str(whole / "rl/merged")) == "data/small/rl.json"
     assert completions.recipe_of(completions.find(whole / "rl/round_2")[0]) == whole / "recipe.yaml"
     with pytest.raises(DataError, match="several stages or rounds have completions; name one of .*round_1, .*round_2"):
         completions.find(whole)
+
+
+def test_weights_that_nothing_starts_from_any_more_are_gone(whole: Path) -> None:
+    left = {file.parent.relative_to(whole / "rl").as_posix() for file in whole.glob("rl/**/model.safetensors")}
+    assert left == {"merged", "round_3/checkpoint-1"}
 
 
 def test_a_killed_run_goes_on_with_the_round_that_it_was_in(
@@ -131,6 +133,7 @@ def test_a_killed_run_goes_on_with_the_round_that_it_was_in(
         for k in (1, 2, 3):
             assert (folder / f"rl/round_{k}/{name}").read_bytes() == (whole / f"rl/round_{k}/{name}").read_bytes()
     assert same(folder / "rl/merged", whole / "rl/merged")
+    assert not list(folder.glob("rl/round_*/merged"))
 
 
 def test_one_round_trains_on_what_it_selected_in_the_order_of_the_curriculum(

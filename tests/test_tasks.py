@@ -14,9 +14,12 @@ from rlvtg.recipe import Recipe, load
 from rlvtg.video.cache import ClipCache
 from rlvtg.video.decode import read_clip
 from rlvtg.video.store import clip_store
+from tests import own_rows
 from tests.numbered_video import every_tenth, frame_numbers, write_video
+from tests.own_rows import OBJECTIVE, write
 
-RECIPE = """
+RECIPE = (
+    """
 model: some/model
 data:
   own: {reader: jsonl, annotations: own.jsonl, videos: videos}
@@ -24,9 +27,10 @@ data:
 video: {fps: 2, min_frames: 2, min_pixels: 784, max_pixels: 12544, sampling: interval}
 prompt: "{video}When is {query}?"
 grammar: to
+evaluation: {data: own, prompt: "{video}{query}, when?"}
+decode_ahead: false
 stages:
   rl:
-    kind: grpo
     data: own
     prompt: "{video}Say when: {query}"
     tasks:
@@ -36,24 +40,15 @@ stages:
       caption: {prompt: "{video}Describe these {duration:.0f} seconds."}
     rewards: {think_format: {weight: 1.0}, verb_completion: {weight: 1.0, tasks: [vc]}}
     num_generations: 2
-    beta: 0.0
-    loss_type: dapo
-    scale_rewards: none
-    epsilon: 0.2
-    num_iterations: 1
-    temperature: 1.0
-    max_completion_length: 8
-    learning_rate: 1.0e-4
-    lr_scheduler_type: constant
     per_device_train_batch_size: 2
-evaluation: {data: own, prompt: "{video}{query}, when?"}
-decode_ahead: false
 """
+    + OBJECTIVE
+)
 
 
 def row(name: str, video: str = "a.mp4", **columns: Any) -> dict[str, Any]:
-    given = {"id": name, "video": video, "duration": 10.0, "query": "a dog jumps", "spans": [[2.0, 5.0]]}
-    return given | {"verb": "jumps"} | columns
+    given: dict[str, Any] = {"query": "a dog jumps", "spans": [[2.0, 5.0]], "verb": "jumps"}
+    return own_rows.row(name, video, **given | columns)
 
 
 def question(name: str, **columns: Any) -> dict[str, Any]:
@@ -76,13 +71,9 @@ def place(tmp_path: Path, videos: Path, monkeypatch: pytest.MonkeyPatch) -> Path
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     (tmp_path / "mine.yaml").write_text(RECIPE)
     shutil.copytree(videos, tmp_path / "videos")
-    write("own", row("first"), row("second", "b.mp4"))
-    write("questions", question("third"))
+    write(row("first"), row("second", "b.mp4"))
+    write(question("third"), name="questions")
     return tmp_path
-
-
-def write(name: str, *rows: dict[str, Any]) -> None:
-    Path(f"{name}.jsonl").write_text("".join(json.dumps(each) + "\n" for each in rows))
 
 
 def recipe(*overrides: str) -> Recipe:
@@ -116,9 +107,9 @@ def test_a_stage_without_tasks_has_its_prompt_and_the_tasks_of_its_annotations()
 
 
 def test_prompts_differ_by_phase() -> None:
-    second = RECIPE[RECIPE.index("  rl:") : RECIPE.index("evaluation:")]
+    second = RECIPE[RECIPE.index("  rl:") :]
     second = second.replace("  rl:", "  cot:").replace("Say when", "Think, then say when")
-    Path("mine.yaml").write_text(RECIPE.replace("evaluation:", f"{second}evaluation:"))
+    Path("mine.yaml").write_text(RECIPE + second)
     prepared = prepare(recipe("stages.rl.prompt=null"))
     asked = {name: prepared.stage_rows[name][0]["prompt"][0]["content"][-1]["text"] for name in prepared.stage_rows}
     assert asked == {"rl": "When is a dog jumps?", "cot": "Think, then say when: a dog jumps"}
@@ -147,7 +138,7 @@ def test_an_inverse_row_shows_its_segment_and_nothing_else() -> None:
         "last": ([9.8, 10.0], 1.0, [90, 95]),
         "long": ([7.0, 11.5], 3.0, [70, 75, 80, 85, 90, 95]),  # runs over the end
     }
-    write("own", *(row(name, spans=[span]) for name, (span, _, _) in wanted.items()))
+    write(*(row(name, spans=[span]) for name, (span, _, _) in wanted.items()))
     settings = recipe()
     for name, video in segments(settings).items():
         _, duration, frames = wanted.pop(name)
@@ -160,7 +151,7 @@ def test_an_inverse_row_shows_its_segment_and_nothing_else() -> None:
 
 
 def test_the_encoders_clips_are_the_segments_from_the_store_too() -> None:
-    write("own", row("first"), row("second", spans=[[6.0, 8.0]]))
+    write(row("first"), row("second", spans=[[6.0, 8.0]]))
     settings = recipe()
     made = segments(settings)
     for _ in range(2):
@@ -172,19 +163,19 @@ def test_the_encoders_clips_are_the_segments_from_the_store_too() -> None:
 
 
 def test_a_segment_of_a_slow_file_has_two_frames_of_its_own() -> None:
-    write("own", row("first", "slow.mp4", spans=[[4.0, 4.5]]))
+    write(row("first", "slow.mp4", spans=[[4.0, 4.5]]))
     settings = recipe("video.sampling=linspace")
     assert shown(settings, segments(settings)["first"])[0] == [2, 3]
 
 
 def test_a_segment_of_a_window_lies_in_the_window() -> None:
-    write("own", row("first", duration=6.0, video_start=3.0, video_end=9.0, spans=[[1.0, 3.0]]))
+    write(row("first", duration=6.0, video_start=3.0, video_end=9.0, spans=[[1.0, 3.0]]))
     settings = recipe()
     assert shown(settings, segments(settings)["first"])[0] == [40, 45, 50, 55]
 
 
 def test_rows_without_a_target_verb_are_counted_and_listed(capsys: pytest.CaptureFixture[str]) -> None:
-    write("own", row("first"), row("none", verb=None), row("noun", query="a dog on grass", verb="grass"),
+    write(row("first"), row("none", verb=None), row("noun", query="a dog on grass", verb="grass"),
           row("shown", query="a dog jumps", masked_query="jumps a dog"), row("no word", verb="barks"))  # fmt: skip
     prepared = prepare(recipe())
     assert [name for name in said(prepared) if name.endswith("/vc")] == ["first/vc"]
@@ -197,7 +188,7 @@ def test_rows_without_a_target_verb_are_counted_and_listed(capsys: pytest.Captur
 
 
 def test_a_task_without_any_row_is_refused() -> None:
-    write("own", row("first", verb=None), row("second", verb=None))
+    write(row("first", verb=None), row("second", verb=None))
     with pytest.raises(DataError, match=r"stages.rl.tasks.vc: none of 2 rows of data.own is one of verb_completion; "
                        "first: it has no verb"):  # fmt: skip
         prepare(recipe())
@@ -205,7 +196,7 @@ def test_a_task_without_any_row_is_refused() -> None:
 
 def test_a_segment_that_cannot_be_decoded_is_a_bad_row_for_every_process(monkeypatch: pytest.MonkeyPatch) -> None:
     write_video(Path("videos/gap.mp4"), [*range(0, 2000, 100), *range(9000, 10_000, 100)])
-    write("own", row("first"), row("gap", "gap.mp4", spans=[[4.0, 5.0]]))
+    write(row("first"), row("gap", "gap.mp4", spans=[[4.0, 5.0]]))
     settings = recipe("max_bad_fraction=0.5", "decode_ahead=true")
     prepared = prepare(settings)
     assert [name for name in said(prepared) if name.endswith("/vc")] == ["first/vc"]
@@ -220,7 +211,7 @@ def test_a_segment_that_cannot_be_decoded_is_a_bad_row_for_every_process(monkeyp
 
 
 def test_a_row_that_lacks_what_its_prompt_shows_is_named() -> None:
-    write("questions", question("third"), question("fourth", options=None))
+    write(question("third"), question("fourth", options=None), name="questions")
     with pytest.raises(DataError, match=r"^stages.rl.tasks.qa: row 'fourth/qa' has no options, which the prompt shows"):
         prepare(recipe())
 
@@ -234,7 +225,7 @@ def test_an_epoch_with_shares_must_fill_a_generation_batch() -> None:
 
 
 def test_data_check_counts_segments(capsys: pytest.CaptureFixture[str]) -> None:
-    write("own", row("first"), row("none", verb=None))
+    write(row("first"), row("none", verb=None))
     assert check_recipe(recipe(), decode=True, folder="checked") == 0
     out = capsys.readouterr().out
     assert "stages.rl.tasks.vc: 1 segments from 2 rows of data.own\n       1  it has no verb, e.g. none\n" in out

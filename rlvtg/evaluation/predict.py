@@ -15,10 +15,15 @@ from rlvtg.text.grammar import grammar
 
 
 def greedy(encoder: Encoder, max_new_tokens: int) -> GenerationConfig:
-    """Greedy decoding up to `max_new_tokens`, ended by the tokenizer's end of turn."""
+    """Greedy decoding up to `max_new_tokens`, ended by the tokenizer's end of turn.
+
+    `generate` takes what is not said here from the model's own generation config, which in released models of Qwen has
+    a repetition penalty.
+    """
     tokenizer = encoder.processor.tokenizer
     return GenerationConfig(
         do_sample=False,
+        repetition_penalty=1.0,
         max_new_tokens=max_new_tokens,
         pad_token_id=tokenizer.pad_token_id,
         eos_token_id=tokenizer.eos_token_id,

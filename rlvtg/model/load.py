@@ -1,4 +1,8 @@
-"""Load a model and its processor so that every pass of the library is right with them."""
+"""Load a model and its processor so that every pass of the library is right with them.
+
+What is loaded may come from strangers: weights are read from safetensors files alone, never unpickled, and code that
+lies beside a model is never run.
+"""
 
 import json
 import os
@@ -24,33 +28,59 @@ from rlvtg.model.vision import share_vision
 from rlvtg.model.vision_attention import batch_chunks
 from rlvtg.recipe import RecipeError
 
+WEIGHTS = ".safetensors"
+
 
 def load_config(path: str | os.PathLike[str]) -> PreTrainedConfig:
-    """The configuration saved at `path` (a folder or a hub id)."""
-    return AutoConfig.from_pretrained(path)
+    """The configuration saved at `path` (a folder or a hub id).
+
+    Raises:
+        RecipeError: a model type that transformers does not know, perhaps since it comes with code of its own.
+    """
+    try:
+        return AutoConfig.from_pretrained(path, trust_remote_code=False)
+    except ValueError as error:
+        raise RecipeError(
+            f"model: {os.fspath(path)} has no configuration that transformers knows ({str(error).splitlines()[0]}); "
+            "code that comes with a model is not run"
+        ) from error
 
 
 def load_processor(path: str | os.PathLike[str]) -> ProcessorMixin:
     """The processor saved at `path` (a folder or a hub id), padding on the left."""
-    return AutoProcessor.from_pretrained(path, padding_side="left")
+    return AutoProcessor.from_pretrained(path, padding_side="left", trust_remote_code=False)
 
 
 def load_model(
-    path: str | os.PathLike[str], *, dtype: torch.dtype = torch.float32, attn_implementation: str = "sdpa"
+    path: str | os.PathLike[str], *, dtype: torch.dtype | str = torch.float32, attn_implementation: str = "sdpa"
 ) -> PreTrainedModel:
-    """The model saved at `path` (a folder or a hub id), prepared for this library.
+    """The model saved at `path` (a folder or a hub id), prepared for this library; `dtype` "auto" is as it was saved.
 
     Raises:
-        RecipeError: a model family that the library does not know.
+        RecipeError: a model family that the library does not know, or a folder without safetensors.
     """
     family(load_config(path))
-    model = AutoModelForImageTextToText.from_pretrained(path, dtype=dtype, attn_implementation=attn_implementation)
+    model = load_plainly(path, dtype=dtype, attn_implementation=attn_implementation)
     prepare(model)
     return model
 
 
+def load_plainly(
+    path: str | os.PathLike[str], *, dtype: torch.dtype | str = torch.float32, attn_implementation: str = "sdpa"
+) -> PreTrainedModel:
+    """The model saved at `path` (a folder or a hub id) as transformers has it, with nothing of this library in it.
+
+    Raises:
+        RecipeError: a folder without safetensors.
+    """
+    require_safetensors(path)
+    return AutoModelForImageTextToText.from_pretrained(
+        path, dtype=dtype, attn_implementation=attn_implementation, use_safetensors=True, trust_remote_code=False
+    )
+
+
 def load_checkpoint(
-    path: str, *, dtype: torch.dtype = torch.float32, attn_implementation: str = "sdpa"
+    path: str, *, dtype: torch.dtype | str = torch.float32, attn_implementation: str = "sdpa"
 ) -> PreTrainedModel | PeftModel:
     """The model saved at `path`, or, if that is the folder of a PEFT adapter, the adapter on its base model.
 
@@ -59,7 +89,30 @@ def load_checkpoint(
     """
     base = plain_model(path)
     model = load_model(base, dtype=dtype, attn_implementation=attn_implementation)
-    return model if base == path else PeftModel.from_pretrained(model, path)
+    return model if base == path else load_adapter(model, path)
+
+
+def load_adapter(model: PreTrainedModel, path: str | os.PathLike[str]) -> PeftModel:
+    """The PEFT adapter saved at `path` (a folder) on its base model.
+
+    Raises:
+        RecipeError: a folder without safetensors.
+    """
+    require_safetensors(path)
+    return PeftModel.from_pretrained(model, path)
+
+
+def require_safetensors(path: str | os.PathLike[str]) -> None:
+    """Raise RecipeError if `path` is a folder without weights in safetensors files."""
+    names = sorted(os.listdir(path)) if os.path.isdir(path) else [WEIGHTS]
+    if any(name.endswith(WEIGHTS) for name in names):
+        return
+    pickled = [name for name in names if name.endswith((".bin", ".pt", ".pth", ".ckpt"))]
+    raise RecipeError(
+        f"model: {os.fspath(path)} has no weights in safetensors files"
+        + (f", only {pickled[0]}, which is not read: unpickling it could run code" if pickled else "")
+        + "; save the model with save_pretrained of transformers or PEFT"
+    )
 
 
 def plain_model(path: str) -> str:

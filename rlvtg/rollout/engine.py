@@ -102,7 +102,7 @@ class Engine:
         on_gpu = torch.cuda.is_available()
         for name, value in (ENVIRONMENT if on_gpu else ENVIRONMENT | CPU_ENVIRONMENT).items():
             os.environ.setdefault(name, value)
-        from vllm import LLM  # reads the environment
+        from vllm import LLM, __version__  # reads the environment
 
         if not on_gpu:
             _look_at_class(model_folder)
@@ -132,6 +132,7 @@ class Engine:
         # else its processes would have to be sent every weight
         self._is_alone = self._llm.llm_engine.vllm_config.parallel_config.world_size == 1 or _processes() > 1
         self.dtype: torch.dtype = config.dtype
+        self.version: str = __version__
         self.is_exact = self.dtype == torch.float32
         self._sleeps = bool(given["enable_sleep_mode"])
         self._has_weights = True  # false from `sleep` to `load`

@@ -84,8 +84,9 @@ class Service:
 
     def health(self) -> dict[str, Any]:
         """Protocol, model, versions, dtype, and the name of the weights; `weights` is None where they are not whole."""
-        dtype = str(self._ready().dtype).removeprefix("torch.")
-        return {**self._about, "protocol": PROTOCOL, "dtype": dtype, "weights": self._weights}
+        engine = self._ready()
+        said = {"protocol": PROTOCOL, "vllm": engine.version, "dtype": str(engine.dtype).removeprefix("torch.")}
+        return {**self._about, **said, "weights": self._weights}
 
     def generate(self, read: Callable[[], bytes]) -> bytes:
         """The completions of the prompts in a body, which is read when the engine is free."""
@@ -362,9 +363,6 @@ def serve(make: Callable[[], Engine], about: Mapping[str, Any], *, host: str, po
         host: an address of this machine.
         port: 0 takes one that is free.
     """
-    import vllm
-
-    about = {**about, "vllm": vllm.__version__}
     signal.signal(signal.SIGTERM, _end)
     with tempfile.TemporaryDirectory(prefix="rlvtg_weights_") as folder:
         service = Service(make, about, Path(folder) / "weights")

@@ -16,8 +16,9 @@ from rlvtg.recipe import EarlyStopping, Plateau
 from rlvtg.training.resume import PREFIX, ResumingTrainer
 
 LOWER_IS_BETTER = ("parse_failure_rate",)
-REWARD, SPREAD = "reward", "reward_group_std"
-"""Names in the log of what a plateau is seen in: the mean reward, and its standard deviation within a group."""
+REWARDS, SPREAD = ("on_policy/reward", "reward"), "reward_group_std"
+"""Names in the log of what a plateau is seen in: the mean reward of what the policy wrote, the first of two that is
+there, and the mean of its standard deviation within groups."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,17 @@ def watched(flat: Flat, step: int, reward: float, spread: float, settings: Plate
     return Flat(started=step, before=means, times=flat.times + 1 if same else 0)
 
 
+def seen(logs: Mapping[str, Any]) -> tuple[float, float] | None:
+    """Mean reward and mean spread within groups of what the policy wrote, as a log entry has them; None if it has none.
+
+    An expert earns the same whatever the policy has learnt, and would keep the spread of its group up.
+    """
+    reward, spread = next((logs[name] for name in REWARDS if name in logs), None), logs.get(SPREAD)
+    if reward is None or spread is None or not isfinite(reward + spread):
+        return None
+    return reward, spread
+
+
 class StoppingTrainer(ResumingTrainer):
     """A trainer that a validation or a plateau may stop, if it is told to watch for them."""
 
@@ -90,7 +102,7 @@ class StoppingTrainer(ResumingTrainer):
         self._early, self._validate = settings, validate
 
     def watch_plateau(self, settings: Plateau) -> None:
-        """Stop when `reward` and `reward_group_std` of the log do not change any more."""
+        """Stop when the mean reward of what the policy writes, and its spread within groups, do not change any more."""
         self._plateau = settings
 
     def take_best(self) -> None:
@@ -119,10 +131,10 @@ class StoppingTrainer(ResumingTrainer):
 
     def logged(self, logs: Mapping[str, Any], control: TrainerControl) -> None:
         super().logged(logs, control)
-        reward, spread = logs.get(REWARD), logs.get(SPREAD)
-        if self._plateau is None or reward is None or spread is None or not isfinite(reward + spread):
+        numbers = seen(logs)
+        if self._plateau is None or numbers is None:
             return
-        self._flat = watched(self._flat, self.state.global_step, reward, spread, self._plateau)
+        self._flat = watched(self._flat, self.state.global_step, *numbers, self._plateau)
         if self._flat.times >= self._plateau.patience:
             control.should_training_stop = control.should_save = True
             control.should_evaluate = self._early is not None

@@ -13,11 +13,14 @@ import torch
 from accelerate.utils import gather, gather_object
 from transformers import ProcessorMixin
 from trl import GRPOConfig, GRPOTrainer
+from trl.trainer.utils import nanstd
 
 from rlvtg.recipe import Expert
+from rlvtg.reward import goes_by_spans
 from rlvtg.rollout.engine import Sampled, unscored
 from rlvtg.text.span import Span
 from rlvtg.training.advantage import alike, batch_advantages
+from rlvtg.training.early_stop import SPREAD
 from rlvtg.training.experts import are_experts, controlled_reward, expert_tokens
 from rlvtg.training.guard_rails import drift, span_statistics
 from rlvtg.training.zero_variance import resample, weighed
@@ -41,7 +44,9 @@ class GroupTrainer(GRPOTrainer):
     With an expert, TRL's own metrics (`reward`, `rewards/*`, `completions/*`) stay what they are, over all completions
     and over rewards as they were earned. What the policy wrote has the same names behind `on_policy/`, and the experts
     `expert/reward_mean` (scaled and capped) and `expert/advantage_mean`. `completions/unparsed` and `spans/*` are about
-    what the policy wrote. The log of completions has a column `expert`.
+    what the policy wrote, and of rows that some reward of theirs judges by spans; `reward_group_std`, the mean standard
+    deviation within a group, is of what the policy wrote too. The log of completions has a column `expert`.
+    `num_tokens` counts what was sampled again.
 
     Args:
         expert: the last completion of every training group is the row's annotation; the policy writes the others.
@@ -49,6 +54,7 @@ class GroupTrainer(GRPOTrainer):
         advantage_eps: added to the standard deviation that divides an advantage.
         zero_variance: what becomes of groups whose rewards are all equal: "keep", "drop" or "resample".
         max_resamples: how often such a group is sampled again at most.
+        reward_funcs: bound rewards (`rlvtg.reward.bind`).
         args, processing_class, kwargs: as for `GRPOTrainer`.
     """
 
@@ -78,6 +84,8 @@ class GroupTrainer(GRPOTrainer):
         self._gathered = torch.zeros(0)  # rewards (N, R) of the generation batch, of all processes
         self._first_flat: list[bool] = []  # of this process's groups as they were first sampled, when resampling
         self._resampled = 0
+        self._rewards = list(reward_funcs)
+        self._thrown_tokens = 0  # of prompts and completions that this process sampled and put others in the place of
         if args.multi_objective_aggregation != "sum_then_normalize":
             raise ValueError(
                 f"multi_objective_aggregation is {args.multi_objective_aggregation!r}; advantages are made of the "
@@ -182,9 +190,10 @@ class GroupTrainer(GRPOTrainer):
         for row, found, ids, is_expert in zip(rows, spans, completion_ids, experts, strict=True):
             if is_expert:
                 continue
-            self._log_metric("completions/unparsed", float(not found))
-            for name, value in span_statistics(found, row["spans"], row["duration"]).items():
-                self._log_metric(name, value)
+            if goes_by_spans(self._rewards, row.get("task")):
+                self._log_metric("completions/unparsed", float(not found))
+                for name, value in span_statistics(found, row["spans"], row["duration"]).items():
+                    self._log_metric(name, value)
             if self._expert is not None:
                 self._log_metric("on_policy/completions/mean_length", float(len(ids)))
                 self._log_metric("on_policy/completions/clipped_ratio", float(ids[-1] not in self._stops()))
@@ -205,6 +214,7 @@ class GroupTrainer(GRPOTrainer):
         logged = self._logs["advantages"]
         for place in range(1, min(len(logged), len(advantages)) + 1):
             logged[-place] = advantages[-place]
+        self._metrics["train" if is_training else "eval"][SPREAD].append(self._spread(totals, size))
         if not is_training:
             return output
         metrics = self._metrics["train"]
@@ -231,6 +241,15 @@ class GroupTrainer(GRPOTrainer):
             total if total is None or not is_expert else self._controlled(total)
             for total, is_expert in zip(totals, self._are_experts(len(totals)), strict=True)
         ]
+
+    def _spread(self, totals: Sequence[float | None], size: int) -> float:
+        """The mean over groups of the standard deviation of what the policy earned in each; NaN if none has one."""
+        experts = self._are_experts(len(totals))
+        earned = [
+            float("nan") if total is None or is_expert else total
+            for total, is_expert in zip(totals, experts, strict=True)
+        ]
+        return float(nanstd(torch.tensor(earned).view(-1, size), dim=1).nanmean())
 
     def _controlled(self, reward: float) -> float:
         assert self._expert is not None
@@ -269,11 +288,13 @@ class GroupTrainer(GRPOTrainer):
     def _log_variance(self, metrics: Any, flat: list[bool]) -> None:
         """Fractions of the groups, as first sampled and as they go into the loss, and how many were sampled again."""
         if self._zero_variance == "resample":
-            here = [sum(self._first_flat), len(self._first_flat), self._resampled]
+            here = [sum(self._first_flat), len(self._first_flat), self._resampled, self._thrown_tokens]
             counts = torch.tensor(here, dtype=torch.float64, device=self.accelerator.device)
-            first, groups, resampled = self.accelerator.reduce(counts, reduction="sum").tolist()
+            first, groups, resampled, thrown = self.accelerator.reduce(counts, reduction="sum").tolist()
             metrics["zero_variance/resamples"].append(resampled)
             metrics["zero_variance/before"].append(first / groups)
+            self.state.num_input_tokens_seen += int(thrown)
+            metrics["num_tokens"] = [self.state.num_input_tokens_seen]
         else:
             metrics["zero_variance/before"].append(sum(flat) / len(flat))
         metrics["zero_variance/after"].append(0.0 if self._zero_variance == "drop" else sum(flat) / len(flat))

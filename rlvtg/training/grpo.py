@@ -16,19 +16,18 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedModel
 from trl import GRPOConfig, GRPOTrainer
 from trl.models.utils import disable_gradient_checkpointing
-from trl.trainer.utils import nanstd
 
 from rlvtg.model.inputs import Encoder, Inputs, batch
 from rlvtg.model.load import prepare
 from rlvtg.model.prefix_attention import obstacle
-from rlvtg.recipe import GrpoStage, Recipe, RecipeError
+from rlvtg.recipe import GrpoStage, Recipe, RecipeError, many_calls
 from rlvtg.reward import NOT_PASSED, Reward
 from rlvtg.rollout.client import OneForAll
 from rlvtg.rollout.engine import Engine, Sampled, unscored
 from rlvtg.rollout.hf import rollout
 from rlvtg.text.grammar import grammar
 from rlvtg.text.span import snapped
-from rlvtg.training.early_stop import SPREAD, StoppingTrainer
+from rlvtg.training.early_stop import StoppingTrainer
 from rlvtg.training.engine_rollout import EngineRollout, engine_of
 from rlvtg.training.experts import expert_tokens
 from rlvtg.training.groups import GroupTrainer
@@ -112,12 +111,9 @@ class VideoGRPOTrainer(StoppingTrainer, GroupTrainer):
                 **kwargs,
             )
         if max_tokens_per_forward is not None and self.accelerator.num_processes > 1 and _is_reentrant(args):
-            raise RecipeError(
-                f"max_tokens_per_forward: got {max_tokens_per_forward} with reentrant gradient checkpointing on "
-                f"{self.accelerator.num_processes} devices, where a weight would give its gradient once for every "
-                "call; want null, or gradient_checkpointing false, or gradient_checkpointing_kwargs.use_reentrant "
-                "false (TRL makes it true for LoRA with ZeRO-3)"
-            )
+            # what the recipe says was checked with it; TRL makes it reentrant for LoRA with ZeRO-3
+            said = many_calls(max_tokens_per_forward, self.accelerator.num_processes)
+            raise RecipeError(f"{said} (TRL makes it true for LoRA with ZeRO-3)")
         if self.ref_model is not None:
             prepare(self.accelerator.unwrap_model(self.ref_model))
         for held in (self.model, self.ref_model) if share_prefix else ():
@@ -155,10 +151,12 @@ class VideoGRPOTrainer(StoppingTrainer, GroupTrainer):
         self._prompts = [prompt for row in self._rows[::group] for prompt in [self.encoder(row)] * group]
         micro = max(1, self.args.per_device_train_batch_size // group)  # prompts that fit the device together
         unique = self._prompts[::group]
+        sampled = 0  # tokens, of prompts and completions
 
         def sample(prompts: list[int], count: int) -> list[list[Sampled]]:
+            nonlocal sampled
             if self.use_vllm:
-                return self.vllm_generation.sample(
+                groups = self.vllm_generation.sample(
                     [self._rows[prompt * group] for prompt in prompts],
                     [unique[prompt] for prompt in prompts],
                     n=count,
@@ -166,6 +164,13 @@ class VideoGRPOTrainer(StoppingTrainer, GroupTrainer):
                     max_tokens=self.max_completion_length,
                     stop_token_ids=self.eos_token_ids,
                 )
+            else:
+                groups = sample_here(prompts, count)
+            sampled += sum(len(one.token_ids) for made in groups for one in made)
+            sampled += count * sum(len(unique[prompt].input_ids) for prompt in prompts)
+            return groups
+
+        def sample_here(prompts: list[int], count: int) -> list[list[Sampled]]:
             made: list[list[int]] = []
             with generating(self) as model:
                 for start in range(0, len(prompts), micro):
@@ -173,14 +178,15 @@ class VideoGRPOTrainer(StoppingTrainer, GroupTrainer):
                     made += rollout(model, some, self.generation_config, num_generations=count)
             return [list(map(unscored, made[start : start + count])) for start in range(0, len(made), count)]
 
+        prompt_ids = [prompt.input_ids.tolist() for prompt in self._prompts]
         completions = self._completed(self._rows, sample)
         if self.use_vllm:
             self.vllm_generation.rest()
-        return {
-            "prompt_ids": [prompt.input_ids.tolist() for prompt in self._prompts],
-            "completion_ids": [completion.token_ids for completion in completions],
-            "logprobs": [completion.logprobs for completion in completions] if self.use_vllm else None,
-        }
+        completion_ids = [completion.token_ids for completion in completions]
+        written = zip(prompt_ids, completion_ids, self._are_experts(len(prompt_ids)), strict=True)
+        self._thrown_tokens = sampled - sum(len(asked) + len(ids) for asked, ids, expert in written if not expert)
+        logprobs = [completion.logprobs for completion in completions] if self.use_vllm else None
+        return {"prompt_ids": prompt_ids, "completion_ids": completion_ids, "logprobs": logprobs}
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         if self.snap_spans:
@@ -214,13 +220,7 @@ class VideoGRPOTrainer(StoppingTrainer, GroupTrainer):
             self._log_completion_extra(column, [row[column] for row in inputs])
         self._log_completion_extra("predicted", [[list(span) for span in found] for found in spans])
         self._log_answers(inputs, spans, completion_ids_list)
-        rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
-        totals = (rewards * self.reward_weights.to(rewards.device)).nansum(dim=1)
-        totals[rewards.isnan().all(dim=1)] = torch.nan
-        mode = "train" if self.model.training else "eval"
-        group = self.num_generations if self.model.training else self.num_generations_eval
-        self._metrics[mode][SPREAD].append(float(nanstd(totals.view(-1, group), dim=1).nanmean()))
-        return rewards
+        return super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
 
     def between_batches(self) -> bool:
         return self._step % (self.args.steps_per_generation * self.num_iterations) == 0

@@ -10,6 +10,7 @@ import json
 import shutil
 import time
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,9 @@ from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from rlvtg.disk import put, remove, unfinished, writing
+from rlvtg.model.load import require_safetensors
 from rlvtg.recipe import RecipeError
+from rlvtg.training.unpickling import only_weights
 
 PREFIX = "checkpoint-"  # Hugging Face's
 
@@ -164,6 +167,10 @@ class ResumingTrainer(Trainer):
     def _finalize_training(self, trial: Any, num_train_samples: int, start_time: float) -> Any:
         return super()._finalize_training(trial, num_train_samples, self._began[0])
 
+    def _prepare_for_training(self, *args: Any) -> Any:
+        with only_weights() if self._checkpoint is not None else nullcontext():
+            return super()._prepare_for_training(*args)
+
     def _get_output_dir(self, trial: Any) -> str:
         return super()._get_output_dir(trial) if self._saving is None else str(self._saving)
 
@@ -200,15 +207,18 @@ class ResumingTrainer(Trainer):
         # under other names than it has in memory, so none is found: it would warn and go on with the weights that the
         # stage began with. LoRA adapters, DeepSpeed and FSDP have ways of their own, which are right.
         target = self.model if model is None else model
+        if not self.is_fsdp_enabled:
+            require_safetensors(resume_from_checkpoint)
         if self.is_fsdp_enabled or isinstance(target, PeftModel):
             super()._load_from_checkpoint(resume_from_checkpoint, model)
             return
-        saved = type(target).from_pretrained(resume_from_checkpoint, dtype=target.dtype)
+        saved = type(target).from_pretrained(resume_from_checkpoint, dtype=target.dtype, use_safetensors=True)
         target.load_state_dict(saved.state_dict())
 
     def _load_best_model(self) -> None:
         if self.is_deepspeed_enabled or self.is_fsdp_enabled or isinstance(self.model, PeftModel):
-            super()._load_best_model()
+            with only_weights():
+                super()._load_best_model()
         else:
             self._load_from_checkpoint(self.state.best_model_checkpoint)
 
