@@ -236,6 +236,20 @@ def test_a_prompt_that_vllm_reads_otherwise_is_an_error_with_the_name_of_its_row
         engine.generate([good], max_tokens=1020, **ways)
 
 
+@pytest.mark.vllm
+@pytest.mark.parametrize("time", ["text", "overlay"])
+def test_qwen2_vl_is_sampled_with_the_policys_log_probabilities_too(tmp_path, time):
+    folder, processor, videos = save(tmp_path, seconds=(4, 8), family="qwen2_vl")
+    model = load_model(folder / "model").eval()
+    kind = family(model.config)
+    encoder = Encoder(processor, kind, video_settings(2.0, time=time))
+    settings = {"dtype": "float32", "max_model_len": 512, "max_num_seqs": 16, "gpu_memory_utilization": 0.1}
+    limits = {"limit_mm_per_prompt": video_limits(encoder.settings, kind)}
+    engine = Engine(str(folder / "model"), vision_token_ids=kind.vision_token_ids, settings=settings | limits)
+    rows = [row(video) for video in videos]
+    assert difference(model, encoder, rows, sampled(engine, encoder, rows)) < 1e-4
+
+
 def test_runs_of_pads_collapse_and_nothing_else():
     assert collapsed([5, 9, 9, 9, 5, 5, 9, 7, 9, 9], video_token_id=9) == [5, 9, 5, 5, 9, 7, 9]
 
