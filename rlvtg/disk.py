@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from socket import gethostname
 
 UNFINISHED = ".unfinished"
 # What the disk says to a write: full, over quota, larger than a file may be, not to be written, broken.
@@ -23,10 +24,15 @@ class DiskError(Exception):
 def unfinished(path: str | os.PathLike[str], writer: str | None = None) -> Path:
     """Where a file or folder stands until it is whole: beside its place, so that a rename takes it there.
 
-    Every `writer` has a place of its own; None is this process.
+    Every `writer` has a place of its own; None is this process, of all those on the machines that share the disk.
     """
     path = Path(path)
-    return path.with_name(f".{path.name}.{writer or os.getpid()}{UNFINISHED}")
+    return path.with_name(f".{path.name}.{writer or this_process()}{UNFINISHED}")
+
+
+def this_process() -> str:
+    """A name that no other running process has, on this machine or on another."""
+    return f"{gethostname()}-{os.getpid()}"
 
 
 def write_whole(path: str | os.PathLike[str], text: str) -> None:

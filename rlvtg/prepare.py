@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
+from socket import gethostname
 from typing import Any
 
 from rlvtg import recipe as recipes
@@ -44,6 +45,7 @@ from rlvtg.text.verbs import Tagger
 from rlvtg.text.verbs import tagger as tagger_named
 from rlvtg.training.experts import expert_text
 from rlvtg.video.scan import Probes, read_probes, write_probes
+from rlvtg.video.worker import Probe
 
 Rows = list[dict[str, Any]]
 
@@ -93,8 +95,19 @@ def follow(recipe: Recipe, folder: Path) -> Prepared:
 
     What the first one has found the videos to be, and which segments of them cannot be decoded, is read from the
     folder, so that all go by the same.
+
+    Raises:
+        DataError: a video is not there, on this machine or any more, that was there for the first process.
     """
-    return Prepared(folder, _bind(recipe), *_read(recipe, folder, read_probes(folder / PROBES), first=False))
+    probes = read_probes(folder / PROBES)
+    good = [video for video, found in probes.items() if isinstance(found, Probe)]
+    gone = [video for video in good if not os.path.isfile(video)]
+    if gone:
+        raise DataError(
+            f"{len(gone)} of {len(good)} videos that the first process has read are not there on {gethostname()}, e.g. "
+            f"{gone[0]}; every machine of a run needs all of them, under the same paths"
+        )
+    return Prepared(folder, _bind(recipe), *_read(recipe, folder, probes, first=False))
 
 
 def _bind(recipe: Recipe) -> dict[str, list[Reward]]:

@@ -19,6 +19,7 @@ Whatever is written appears whole or not at all, so that a run that was killed a
 goes on with `resume=true` and ends with the weights and numbers of one that was not.
 """
 
+import hashlib
 import json
 import sys
 import time
@@ -54,7 +55,7 @@ from rlvtg.model.load import load_config, load_model, load_processor
 from rlvtg.model.vision import share_vision
 from rlvtg.model_card import model_card
 from rlvtg.prepare import Prepared, Rows, follow
-from rlvtg.processes import join
+from rlvtg.processes import join, require_same, require_shared
 from rlvtg.recipe import GrpoStage, Recipe, SftStage, is_made, require_seconds, validation_prompt
 from rlvtg.training.curriculum import by_difficulty
 from rlvtg.training.early_stop import StoppingTrainer
@@ -83,7 +84,7 @@ def run(recipe: Recipe, prepared: Prepared | None) -> int:
     state = join(recipe)
     if recipe.tiny is not None and is_made(recipe, recipe.model) and state.is_main_process:
         tiny_model.make(recipe.model, seed=recipe.tiny.seed, family=recipe.family)
-    prepared = _share(recipe, prepared)
+    prepared = _share(recipe, prepared, state)
     folder = prepared.folder
     with _telling_how_to_go_on(recipe, folder):
         # an unsupported model is refused before its processor is read
@@ -133,11 +134,17 @@ def _places(folder: Path, rounds: int) -> list[Path]:
     return [folder] if rounds == 1 else [folder / f"round_{k}" for k in range(1, rounds + 1)]
 
 
-def _share(recipe: Recipe, prepared: Prepared | None) -> Prepared:
-    """What the main process has prepared; the others wait for it here and then read the same."""
-    folder = [None if prepared is None else str(prepared.folder)]
-    broadcast_object_list(folder)
-    return prepared if prepared is not None else follow(recipe, Path(str(folder[0])))
+def _share(recipe: Recipe, prepared: Prepared | None, state: PartialState) -> Prepared:
+    """What the main process has prepared; the others wait for it here, then read the same, which is made sure of."""
+    shared = [None if prepared is None else str(prepared.folder)]
+    broadcast_object_list(shared)
+    folder = Path(str(shared[0]))
+    require_shared(folder, state)
+    mine = prepared if prepared is not None else follow(recipe, folder)
+    # processes with other rows would wait for each other for ever, or train on something else than the log says
+    rows = json.dumps([mine.stage_rows, mine.validation_rows, mine.test_rows])
+    require_same(hashlib.blake2b(rows.encode(), digest_size=16).hexdigest(), "rows", state)
+    return mine
 
 
 def _loaded(recipe: Recipe, path: str, encoder: Encoder, state: PartialState) -> PreTrainedModel:

@@ -21,7 +21,9 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # What each part of rlvtg builds on. It may import that and whatever that may import, so the arrows point one way.
 BELOW: dict[str, list[str]] = {
+    "rlvtg": ["cpu_only_torch", "trl_without_vllm"],
     "cpu_only_torch": [],
+    "trl_without_vllm": [],
     "text": [],
     "recipe": [],
     "disk": [],
@@ -32,7 +34,7 @@ BELOW: dict[str, list[str]] = {
     "model": ["video", "text"],
     "rollout": ["model"],
     "training": ["rollout", "model", "data", "reward"],
-    "processes": ["recipe"],
+    "processes": ["recipe", "disk"],
     "evaluation": ["model", "rollout", "data", "data_check", "text", "processes"],
     "doctor": ["training", "evaluation"],
     "plan": ["training", "evaluation"],
@@ -69,8 +71,7 @@ OWNERS = {
     "omegaconf": ["rlvtg.recipe"],
     "yaml": ["rlvtg.recipe"],
     "re": ["rlvtg.text.grammars", "rlvtg.text.tags", "rlvtg.recipe", "rlvtg.data"],
-    "trl": ["rlvtg.training"],
-    "vllm": ["rlvtg.rollout"],
+    "trl": ["rlvtg.training", "rlvtg.trl_without_vllm"],
 }
 
 
@@ -109,6 +110,8 @@ def import_faults(path: str, source: str) -> list[str]:
     importer = module_name(path)
     parts = importer.split(".")
     is_reward = parts[0] == "rewards"
+    part = parts[-1] if importer == "rlvtg" else parts[1]
+    if not is_reward and part not in BELOW:
     part = "cpu_only_torch" if importer == "rlvtg" else parts[1]
     if not is_reward and part not in BELOW and importer != "rlvtg":
         return [f"{path}: `{part}` has no place in BELOW; it knows {', '.join(BELOW)}"]

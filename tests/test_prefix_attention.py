@@ -98,6 +98,12 @@ def test_a_segment_sees_its_own_and_all_above():
     assert (tree.query_ends.tolist(), tree.key_ends.tolist()) == ([0, 2, 3, 6], [0, 2, 5, 10])
 
 
+def test_a_plan_makes_only_what_is_asked_of_it():
+    tree = plan(LENGTHS, PARENTS)
+    prefix_tree_attention(None, *states(), None, prefix_plan=tree)
+    assert {"parts", "order"} <= vars(tree).keys() and not {"keys", "query_ends", "key_ends"} & vars(tree).keys()
+
+
 @pytest.mark.parametrize(("lengths", "parents"), [([2, 0], [None, 0]), ([2, 1], [1, None]), ([2, 1], [None, 1])])
 def test_an_empty_segment_or_a_late_parent_is_refused(lengths, parents):
     with pytest.raises(ValueError, match="want tokens and an earlier parent"):

@@ -127,6 +127,16 @@ def test_the_other_processes_go_by_what_the_first_one_has_found_the_videos_to_be
     assert follow(settings, first.folder).stage_rows == first.stage_rows
 
 
+def test_a_video_that_is_there_for_the_first_process_alone_is_named() -> None:
+    settings = recipe("max_bad_fraction=0.6", SMALL)
+    first = prepare(settings)
+    Path("videos/b.mp4").unlink()
+    with pytest.raises(
+        DataError, match="^1 of 2 videos that the first process has read are not there on .*b.mp4; every"
+    ):
+        follow(settings, first.folder)
+
+
 def test_a_resumed_run_reads_the_videos_again_that_have_changed() -> None:
     settings = recipe("max_bad_fraction=0.6", "output_dir=runs/x", SMALL)
     assert len(prepare(settings).test_rows) == 2

@@ -5,7 +5,6 @@ its micro-batches sliced unevenly, GRPO on the plain path with accumulated gradi
 """
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -19,9 +18,9 @@ import torch
 from safetensors.torch import load_file
 
 from rlvtg.export_run import export_run
+from tests.machines import ROOT, environment, launcher, on_two_machines
 
-ROOT = Path(__file__).resolve().parent.parent
-ACCELERATE = ("-m", "accelerate.commands.launch")
+SCRIPT = str(ROOT / "tests" / "ranks.py")
 WAYS = ("ddp", "zero2", "zero3")
 STAGES = ("sft", "shared", "plain", "lora")
 TOLERANCE = 1e-6
@@ -113,13 +112,10 @@ class Runs:
 
 
 def launch(place: Path, way: str, *argv: str, **changes: str) -> subprocess.CompletedProcess[str]:
-    file = str(ROOT / "recipes" / "accelerate" / f"{way}.yaml")
-    how = () if way == "one" else (*ACCELERATE, "--config_file", file, "--num_processes", "2")
-    paths = {"PYTHONPATH": str(ROOT), "HF_HOME": str(place / "hf"), "XDG_CACHE_HOME": str(place / "cache"),
-             "MPLCONFIGDIR": str(place / "mpl"), "OMP_NUM_THREADS": "1"}  # fmt: skip
-    command = [sys.executable, *how, str(ROOT / "tests" / "ranks.py"), "recipe=ranks.yaml", *argv]
+    how = () if way == "one" else (*launcher(way), "--num_processes", "2")
+    command = [sys.executable, *how, SCRIPT, "recipe=ranks.yaml", *argv]
     return subprocess.run(
-        command, cwd=place, env={**os.environ, **paths, **changes}, capture_output=True, text=True, timeout=400
+        command, cwd=place, env=environment(place) | changes, capture_output=True, text=True, timeout=400
     )
 
 
@@ -169,6 +165,21 @@ def test_two_ranks_sample_reward_and_learn_what_one_does(runs: Runs, way: str) -
                 assert theirs[name] == pytest.approx(ours[name], abs=TOLERANCE, rel=1e-5), (stage, name)
         assert completions(two, stage) == completions(one, stage)
     assert all(len(rollout) == 16 for rollout in completions(two, "shared"))
+
+
+@pytest.mark.slow
+def test_two_machines_learn_what_one_process_does(runs: Runs) -> None:
+    one, two = runs.folder("one"), runs.place / "runs" / "machines"
+    only = ("stages.plain=null", "stages.lora=null")
+    with on_two_machines(runs.place, "zero3", SCRIPT, "recipe=ranks.yaml", f"output_dir={two}", *only) as machines:
+        assert [machine.wait(400) for machine in machines] == [0, 0]
+    for stage in ("sft", "shared"):
+        assert distance(weights(one, stage), weights(two, stage)) < TOLERANCE
+        assert completions(one, stage) == completions(two, stage)
+        predicted = [(run / "evaluation" / stage / "predictions.jsonl").read_text() for run in (one, two)]
+        assert predicted[0] == predicted[1]
+    [folder] = (two / "shared").glob("checkpoint-2")
+    assert len(list(folder.glob("global_step2/*optim_states.pt"))) == 2
 
 
 @pytest.mark.slow

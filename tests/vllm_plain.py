@@ -21,7 +21,7 @@ os.environ |= {
 
 import numpy as np
 
-import rlvtg  # noqa: F401  (see rlvtg/torchvision_on_cpu.py)
+import rlvtg  # noqa: F401  (see rlvtg/cpu_only_torch.py)
 
 
 def answers(model: str, adapter: str | None, prompts: list[dict[str, Any]], forbidden: list[int]) -> list[list[int]]:

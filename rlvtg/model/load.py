@@ -21,6 +21,7 @@ from transformers import (
 )
 
 from rlvtg.model.family import family
+from rlvtg.model.frequencies import keep_frequencies
 from rlvtg.model.pads import forbid_vision_tokens
 from rlvtg.model.patch_embedding import multiply_patches
 from rlvtg.model.prefix_attention import share_prefix
@@ -137,8 +138,9 @@ def plain_model(path: str) -> str:
 def prepare(model: PreTrainedModel) -> None:
     """Share vision features and prefixes between rows and forbid vision tokens; safe to repeat.
 
-    See `vision.py`, `vision_attention.py`, `patch_embedding.py`, `prefix_attention.py` and `pads.py`.
+    See `frequencies.py`, `vision.py`, `vision_attention.py`, `patch_embedding.py`, `prefix_attention.py` and `pads.py`.
     """
+    keep_frequencies(model)
     share_vision(model)
     batch_chunks(model)
     multiply_patches(model)

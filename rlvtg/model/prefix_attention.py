@@ -11,6 +11,7 @@ for M-RoPE positions, video and CPU.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -49,29 +50,70 @@ class Part:
 class Plan:
     """The segments of a packed row of N tokens, and what each of them sees.
 
+    One call for segments of any length (CUDA in half precision) takes `keys`, `query_ends` and `key_ends`, any other
+    device `parts` and `order`. Each is made when it is first asked for, so that only what is used is made and moved.
+
     Attributes:
         offsets: S + 1 places in the row; segment s lies at `offsets[s]` to `offsets[s + 1]`.
         paths: for each segment, the segments from its root to itself; it sees them in this order, causally.
         scored: (T,) the places in the row whose outputs are wanted; the head is not given the others.
-        keys: (K,) the places in the row that the segments see, one segment's after another's.
-        query_ends: (S + 1,) int32, how many tokens the first s segments have.
-        key_ends: (S + 1,) int32, how many places the first s segments see.
-        parts: all segments, for a device that has no call for segments of any length.
-        order: (N,) where in the parts' queries, one part's after another's, each token of the row is.
+        device: where the row is.
     """
 
     offsets: tuple[int, ...]
     paths: tuple[tuple[int, ...], ...]
     scored: torch.Tensor
-    keys: torch.Tensor
-    query_ends: torch.Tensor
-    key_ends: torch.Tensor
-    parts: tuple[Part, ...]
-    order: torch.Tensor
+    device: torch.device
 
     def seen(self, segment: int) -> torch.Tensor:
         """The places in the row that a segment sees: all of its ancestors' and its own."""
         return torch.cat([torch.arange(self.offsets[part], self.offsets[part + 1]) for part in self.paths[segment]])
+
+    @cached_property
+    def keys(self) -> torch.Tensor:
+        """(K,) the places in the row that the segments see, one segment's after another's."""
+        return torch.cat(self._seen).to(self.device)
+
+    @cached_property
+    def query_ends(self) -> torch.Tensor:
+        """(S + 1,) int32, how many tokens the first s segments have."""
+        return torch.tensor(self.offsets, dtype=torch.int32).to(self.device)
+
+    @cached_property
+    def key_ends(self) -> torch.Tensor:
+        """(S + 1,) int32, how many places the first s segments see."""
+        return torch.tensor([0, *map(len, self._seen)]).cumsum(0, dtype=torch.int32).to(self.device)
+
+    @cached_property
+    def parts(self) -> tuple[Part, ...]:
+        """All segments, dealt out to calls of their own."""
+        return tuple(_on(part, self.device) for _, part in self._parts)
+
+    @cached_property
+    def order(self) -> torch.Tensor:
+        """(N,) where in the parts' queries, one part's after another's, each token of the row is."""
+        order = torch.empty(self.offsets[-1], dtype=torch.long)
+        begin = 0
+        for members, part in self._parts:
+            for row, segment in enumerate(members):
+                first = begin + row * part.queries.shape[1]
+                own = slice(self.offsets[segment], self.offsets[segment + 1])
+                order[own] = torch.arange(first, first + own.stop - own.start)
+            begin += part.queries.numel()
+        return order.to(self.device)
+
+    @cached_property
+    def _seen(self) -> list[torch.Tensor]:
+        seen = list[torch.Tensor]()
+        for segment, path in enumerate(self.paths):
+            own = torch.arange(self.offsets[segment], self.offsets[segment + 1])
+            seen.append(own if len(path) == 1 else torch.cat([seen[path[-2]], own]))
+        return seen
+
+    @cached_property
+    def _parts(self) -> list[tuple[list[int], Part]]:
+        lengths = [end - start for start, end in zip(self.offsets, self.offsets[1:], strict=False)]
+        return _parts(lengths, self._seen)
 
 
 def plan(
@@ -99,29 +141,8 @@ def plan(
             )
         offsets.append(offsets[-1] + length)
         paths.append((segment,) if parent is None else (*paths[parent], segment))
-    keys = list[torch.Tensor]()
-    for segment, parent in enumerate(parents):
-        own = torch.arange(offsets[segment], offsets[segment + 1])
-        keys.append(own if parent is None else torch.cat([keys[parent], own]))
-    key_ends = torch.tensor([0, *map(len, keys)]).cumsum(0)
-    parts = _parts(lengths, keys)
-    order = torch.empty(offsets[-1], dtype=torch.long)
-    begin = 0
-    for members, part in parts:
-        for row, segment in enumerate(members):
-            first = begin + row * part.queries.shape[1]
-            order[offsets[segment] : offsets[segment + 1]] = torch.arange(first, first + lengths[segment])
-        begin += part.queries.numel()
-    return Plan(
-        tuple(offsets),
-        tuple(paths),
-        (torch.arange(offsets[-1]) if scored is None else scored).to(device),
-        torch.cat(keys).to(device),
-        torch.tensor(offsets, dtype=torch.int32, device=device),
-        key_ends.to(device, torch.int32),
-        tuple(_on(part, device) for _, part in parts),
-        order.to(device),
-    )
+    wanted = torch.arange(offsets[-1]) if scored is None else scored
+    return Plan(tuple(offsets), tuple(paths), wanted.to(device), torch.device(device))
 
 
 def _parts(lengths: Sequence[int], keys: Sequence[torch.Tensor]) -> list[tuple[list[int], Part]]:
@@ -280,14 +301,15 @@ def _attend(
     part: Part, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float | None
 ) -> torch.Tensor:
     """What the queries of a part find, (B * Q, H, D)."""
+    own, keys, values = _at(query, part.queries), _at(key, part.keys), _at(value, part.keys)
+    is_grouped = query.shape[1] != key.shape[1]
+    if is_grouped and query.is_cuda and (part.mask is not None or query.dtype == torch.float32):
+        # of CUDA's kernels flash alone knows groups of heads, and it takes neither a mask nor float32; without this
+        # the whole (Q, K) matrix of scores would be written down
+        repeats = query.shape[1] // key.shape[1]
+        keys, values, is_grouped = *(states.repeat_interleave(repeats, 1) for states in (keys, values)), False
     found = scaled_dot_product_attention(
-        _at(query, part.queries),
-        _at(key, part.keys),
-        _at(value, part.keys),
-        attn_mask=part.mask,
-        is_causal=part.mask is None,
-        scale=scaling,
-        enable_gqa=query.shape[1] != key.shape[1],
+        own, keys, values, attn_mask=part.mask, is_causal=part.mask is None, scale=scaling, enable_gqa=is_grouped
     )
     return found.transpose(1, 2).flatten(0, 1)
 

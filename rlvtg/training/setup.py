@@ -111,7 +111,11 @@ def keep_features(trainer: Trainer, features: FeatureCache) -> None:
 
 @contextmanager
 def generating(trainer: Trainer) -> Iterator[PreTrainedModel]:
-    """The trainer's model as one that can generate: unwrapped, ZeRO-3 shards gathered, checkpointing off meanwhile."""
+    """The trainer's model as one that can generate: unwrapped, on its device, ZeRO-3 shards gathered, checkpointing off
+    meanwhile."""
+    if not (trainer.is_fsdp_enabled or is_deepspeed_zero3_enabled()):
+        # under DeepSpeed a model stays where it was loaded until it trains: the first check would run on the CPU
+        trainer.model.to(trainer.accelerator.device)
     with unwrap_model_for_generation(
         trainer.model_wrapped,
         trainer.accelerator,

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from rlvtg.disk import this_process
 from rlvtg.recipe import Recipe
 from rlvtg.video.decode import Clip
 
@@ -89,7 +90,7 @@ class ClipStore:
             return
         path = self._path(name)
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f"{name}.{os.getpid()}.part")
+        part = path.with_name(f"{name}.{this_process()}.part")
         try:
             with open(part, "wb") as file:
                 np.savez(file, frames=clip.frames, timestamps=clip.timestamps, duration=np.float64(clip.duration))
