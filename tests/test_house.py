@@ -112,8 +112,6 @@ def import_faults(path: str, source: str) -> list[str]:
     is_reward = parts[0] == "rewards"
     part = parts[-1] if importer == "rlvtg" else parts[1]
     if not is_reward and part not in BELOW:
-    part = "cpu_only_torch" if importer == "rlvtg" else parts[1]
-    if not is_reward and part not in BELOW and importer != "rlvtg":
         return [f"{path}: `{part}` has no place in BELOW; it knows {', '.join(BELOW)}"]
     outside = OUTSIDE.get(importer.removeprefix("rlvtg."), OUTSIDE.get(part))
     faults, libraries = [], set()
