@@ -72,6 +72,7 @@ OWNERS = {
     "yaml": ["rlvtg.recipe"],
     "re": ["rlvtg.text.grammars", "rlvtg.text.tags", "rlvtg.recipe", "rlvtg.data"],
     "trl": ["rlvtg.training", "rlvtg.trl_without_vllm"],
+    "vllm": ["rlvtg.rollout"],
 }
 
 
