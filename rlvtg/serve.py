@@ -35,7 +35,7 @@ def serve_recipe(recipe: Recipe, *, stage: str | None, host: str, port: int, mem
     config = load_config(recipe.model)
     kind = family(config, recipe.family)
     require_own_stamps(kind)
-    settings = {"gpu_memory_utilization": memory} | engine_settings(recipe, chosen, kind)
+    settings = {"gpu_memory_utilization": memory} | engine_settings(recipe, chosen, kind, recipe.video)
 
     def make() -> Engine:
         return Engine(recipe.model, vision_token_ids=kind.vision_token_ids, settings=settings)

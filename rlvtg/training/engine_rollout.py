@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 from rlvtg.model.family import Family
 from rlvtg.model.inputs import Encoder, Inputs
 from rlvtg.model.load import load_config
-from rlvtg.recipe import GrpoStage, Recipe, RecipeError, Stage
+from rlvtg.recipe import GrpoStage, Recipe, RecipeError, Stage, Video
 from rlvtg.rollout.client import OneForAll, connect
 from rlvtg.rollout.engine import Engine, Sampled
 from rlvtg.rollout.request import request, video_limits
@@ -91,7 +91,7 @@ def engine_of(recipe: Recipe, stage: GrpoStage, path: str, encoder: Encoder) -> 
         "enable_sleep_mode": stage.vllm_enable_sleep_mode,
         "max_num_seqs": stage.per_device_train_batch_size * steps,  # all completions of a rollout at once
     }
-    settings |= engine_settings(recipe, stage, encoder.family)
+    settings |= engine_settings(recipe, stage, encoder.family, encoder.settings)
     shape = {key: value for key, value in load_config(path).to_dict().items() if key != "_name_or_path"}
     key = repr((shape, settings))
     if key not in _STARTED:
@@ -99,12 +99,12 @@ def engine_of(recipe: Recipe, stage: GrpoStage, path: str, encoder: Encoder) -> 
     return _STARTED[key]
 
 
-def engine_settings(recipe: Recipe, stage: GrpoStage, family: Family) -> dict[str, Any]:
+def engine_settings(recipe: Recipe, stage: GrpoStage, family: Family, video: Video) -> dict[str, Any]:
     """What vLLM is told of a stage's rollouts, wherever its engine is."""
     settings = {
         "dtype": "bfloat16" if recipe.bf16 else "float32",
         "max_model_len": stage.vllm_max_model_length,
-        "limit_mm_per_prompt": video_limits(recipe.video, family),
+        "limit_mm_per_prompt": video_limits(video, family),
         "seed": recipe.seed,
     }
     return settings | stage.engine
