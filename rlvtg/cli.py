@@ -293,6 +293,42 @@ def _data(verbs: Any) -> None:
     converter.set_defaults(run=convert)
 
 
+def _serve(verbs: Any) -> None:
+    """`rlvtg serve recipe=...`: the vLLM engine of a recipe's rollouts, for a run on another machine."""
+
+    def run(arguments: argparse.Namespace, words: Sequence[str]) -> int:
+        from rlvtg import recipe as recipes
+
+        recipe = recipes.load(words, files=False)
+        from rlvtg.serve import serve_recipe
+
+        serve_recipe(
+            recipe, stage=arguments.stage, host=arguments.host, port=arguments.port, memory=arguments.gpu_memory
+        )
+        return 0
+
+    parser = verbs.add_parser(
+        "serve",
+        usage="rlvtg serve recipe=NAME [key=value ...] [--stage NAME] [--host ADDRESS] [--port N] [--gpu-memory SHARE]",
+        help="run the vLLM engine of a recipe's rollouts as a server",
+        description="Loads the recipe's model into vLLM with the engine settings of its stage and answers runs that "
+        "have use_vllm true and vllm_mode server, until it is told to end. Runs send it their weights. Whoever reaches "
+        "it may do so: it listens to this machine alone, and asks for the token of RLVTG_SERVER_TOKEN if that is set, "
+        "which it must be for any other address.",
+    )
+    parser.add_argument("--stage", metavar="NAME", help="whose settings (the first stage with vllm_mode server)")
+    parser.add_argument("--host", default="127.0.0.1", metavar="ADDRESS", help="where to listen (127.0.0.1)")
+    parser.add_argument("--port", type=_port, default=8400, metavar="N", help="0 takes one that is free (8400)")
+    parser.add_argument(
+        "--gpu-memory",
+        type=_share,
+        default=0.9,
+        metavar="SHARE",
+        help="of a GPU that vLLM takes, above 0, up to 1 (0.9)",
+    )
+    parser.set_defaults(run=run)
+
+
 def _samples(arguments: argparse.Namespace, words: Sequence[str]) -> Any:
     from rlvtg.data.read import read
     from rlvtg.data.sample import DataError
@@ -329,13 +365,29 @@ def _plan(verbs: Any) -> None:
     parser.set_defaults(run=run)
 
 
-VERBS: tuple[Callable[[Any], None], ...] = (_reward, _data, _doctor, _plan, _eval, _report, _export)
+VERBS: tuple[Callable[[Any], None], ...] = (_reward, _data, _doctor, _plan, _eval, _report, _export, _serve)
 
 
 def _count(text: str) -> int:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"got {text!r}, want a number of rows, 0 or more")
     return int(text)
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"got {text!r}, want a port from 0 to 65535")
+    return int(text)
+
+
+def _share(text: str) -> float:
+    try:
+        share = float(text)
+    except ValueError:
+        share = 0.0
+    if not 0 < share <= 1:
+        raise argparse.ArgumentTypeError(f"got {text!r}, want a number above 0, up to 1")
+    return share
 
 
 def _picture(text: str) -> str:

@@ -62,7 +62,11 @@ ZERO_VARIANCE = ("keep", "drop", "resample")
 VLLM_MODES = ("colocate", "server")
 VLLM_IMPORTANCE_SAMPLING_MODES = ("token_mask", "token_truncate", "sequence_mask", "sequence_truncate")
 # What of vLLM's engine is not the recipe's to say: a rollout that is right needs it as it is.
-ENGINE_OWN = ("model", "tokenizer", "skip_tokenizer_init", "logprobs_mode", "distributed_executor_backend")
+# fmt: off
+ENGINE_OWN = (
+    "model", "tokenizer", "skip_tokenizer_init", "logprobs_mode", "distributed_executor_backend", "trust_remote_code",
+)
+# fmt: on
 # What of it is a field of the stage.
 ENGINE_FIELDS = {
     "gpu_memory_utilization": "vllm_gpu_memory_utilization",
@@ -343,6 +347,8 @@ class GrpoStage(Stage):
     queries_per_video: int = 1
     use_vllm: bool = False  # completions are sampled by vLLM; false = by Hugging Face's generate
     vllm_mode: str = "colocate"  # colocate (an engine in each process of the run) | server
+    vllm_server_base_url: str = "http://127.0.0.1:8400"  # with vllm_mode server: where `rlvtg serve` listens
+    vllm_server_timeout: float = 240.0  # seconds to wait for it to come up before anything is loaded
     vllm_gpu_memory_utilization: float = 0.3  # the share of a GPU's memory that is the engine's
     vllm_max_model_length: int | None = None  # tokens of prompt and completion; null = what the model can take
     vllm_enable_sleep_mode: bool = True  # colocate, on a GPU: its memory is free between rollouts
@@ -813,7 +819,7 @@ _RANGES: tuple[tuple[str, str, Callable[[float], bool]], ...] = (
     ("std_power mean_power min_duration max_duration", "0 or more", lambda x: x >= 0),
     ("lora_dropout adam_beta1 adam_beta2", "from 0 to below 1", lambda x: 0 <= x < 1),
     ("top_p share vllm_gpu_memory_utilization", "above 0, up to 1", lambda x: 0 < x <= 1),
-    ("vllm_tolerance vllm_importance_sampling_clip_max", "above 0", lambda x: x > 0),
+    ("vllm_tolerance vllm_importance_sampling_clip_max vllm_server_timeout", "above 0", lambda x: x > 0),
     ("vllm_importance_sampling_clip_min", "0 or more", lambda x: x >= 0),
     ("vllm_max_model_length", "1 or more", lambda x: x >= 1),
 )

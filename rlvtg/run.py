@@ -71,6 +71,7 @@ from rlvtg.recipe import (
 )
 from rlvtg.training.curriculum import by_difficulty
 from rlvtg.training.early_stop import StoppingTrainer
+from rlvtg.training.engine_rollout import require_servers
 from rlvtg.training.grpo import grpo_trainer
 from rlvtg.training.progress import Progress
 from rlvtg.training.resume import checkpoints, last_checkpoint
@@ -104,6 +105,7 @@ def run(recipe: Recipe, prepared: Prepared | None) -> int:
         require_seconds(recipe, kind.name)
         if state.is_main_process and (said := _too_large(recipe, config, state)) is not None:
             print(f"warning: {said}", file=sys.stderr)
+        require_servers(recipe, [stage for name, stage in recipe.stages.items() if not _done(folder / name)])
         encoder = Encoder(
             load_processor(recipe.model), kind, recipe.video, store=clip_store(recipe), features=feature_cache(recipe)
         )

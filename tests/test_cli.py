@@ -165,3 +165,19 @@ def test_what_a_rewards_own_code_raises_keeps_its_traceback(file: str) -> None:
     Path("mine.py").write_text("def mine(completions, **_):\n    return [1 / 0 for _ in completions]\n")
     with pytest.raises(ZeroDivisionError):
         main(["reward", "mine.py:mine", file])
+
+
+def test_serving_needs_a_stage_that_asks_a_server(capsys: pytest.CaptureFixture[str]) -> None:
+    said = failed(capsys, "serve", "recipe=time_r1")
+    assert "none has use_vllm true with vllm_mode server" in said
+    assert "--stage: got 'cold', want a GRPO stage of the recipe: rl" in failed(
+        capsys, "serve", "recipe=time_r1", "--stage", "cold"
+    )
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "wanted"),
+    [("--port", "70000", "want a port from 0 to 65535"), ("--gpu-memory", "1.5", "want a number above 0, up to 1")],
+)
+def test_serving_takes_no_nonsense(capsys: pytest.CaptureFixture[str], option: str, value: str, wanted: str) -> None:
+    assert wanted in refused(capsys, "serve", "recipe=time_r1", option, value)

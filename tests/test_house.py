@@ -40,6 +40,7 @@ BELOW: dict[str, list[str]] = {
     "cost": ["recipe"],
     "plan": ["cost", "recipe", "video"],
     "export": ["training", "evaluation"],
+    "serve": ["training"],
     "model_card": ["recipe"],
     "export_run": ["export", "model_card"],
     "export_check": ["export_run", "doctor"],
@@ -51,7 +52,7 @@ BELOW: dict[str, list[str]] = {
     "tryout": ["completions", "reward"],
     "train": ["run", "plan", "mistakes"],
     "machine": ["video"],
-    "cli": ["doctor", "machine", "plan", "export_check", "tryout", "mistakes", "data_check"],
+    "cli": ["doctor", "machine", "plan", "export_check", "serve", "tryout", "mistakes", "data_check"],
 }
 # What a part, or one module of it, may import from outside rlvtg and the standard library, where that is a closed list.
 # Three rewards share a tagger and rewards import nothing of each other, so one module of text loads the taggers.

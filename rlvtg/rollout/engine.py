@@ -12,10 +12,12 @@ import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from safetensors import safe_open
 
 from rlvtg.model.load import load_config
 from rlvtg.recipe import RecipeError
@@ -100,7 +102,7 @@ class Engine:
         on_gpu = torch.cuda.is_available()
         for name, value in (ENVIRONMENT if on_gpu else ENVIRONMENT | CPU_ENVIRONMENT).items():
             os.environ.setdefault(name, value)
-        from vllm import LLM  # reads the environment
+        from vllm import LLM, __version__  # reads the environment
 
         if not on_gpu:
             _look_at_class(model_folder)
@@ -127,7 +129,11 @@ class Engine:
         config = self._llm.llm_engine.model_config
         self._video_token_id = config.hf_config.video_token_id
         self._room = config.max_model_len
-        self.is_exact = config.dtype == torch.float32
+        # else its processes would have to be sent every weight
+        self._is_alone = self._llm.llm_engine.vllm_config.parallel_config.world_size == 1 or _processes() > 1
+        self.dtype: torch.dtype = config.dtype
+        self.version: str = __version__
+        self.is_exact = self.dtype == torch.float32
         self._sleeps = bool(given["enable_sleep_mode"])
         self._has_weights = True  # false from `sleep` to `load`
 
@@ -199,6 +205,15 @@ class Engine:
         self.forget()
         self._has_weights = True
 
+    def load_folder(self, folder: Path) -> None:
+        """As `load`, of all safetensors files of a folder, which each process of the engine reads for itself."""
+        if self._is_alone:
+            self.load(weight for file in sorted(folder.glob("*.safetensors")) for weight in _weights(file))
+            return
+        self._llm.collective_rpc("reload_weights", kwargs={"weights_path": str(folder)})
+        self.forget()
+        self._has_weights = True
+
     def forget(self) -> None:
         """Empty the caches of prompts and videos."""
         self._llm.reset_prefix_cache()
@@ -242,6 +257,12 @@ def _sampled(completion: Any) -> Sampled:
     """What vLLM says of one completion; a log-probability that it could not tell is NaN."""
     tokens = list(completion.token_ids)
     return Sampled(tokens, [each[token].logprob for token, each in zip(tokens, completion.logprobs, strict=True)])
+
+
+def _weights(file: Path) -> Iterator[tuple[str, torch.Tensor]]:
+    with safe_open(file, framework="pt") as opened:
+        for name in opened.keys():  # noqa: SIM118 (a file of tensors is no mapping)
+            yield name, opened.get_tensor(name)
 
 
 def _processes() -> int:

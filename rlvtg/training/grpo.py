@@ -22,6 +22,7 @@ from rlvtg.model.load import prepare
 from rlvtg.model.prefix_attention import obstacle
 from rlvtg.recipe import GrpoStage, Recipe, RecipeError, many_calls
 from rlvtg.reward import NOT_PASSED, Reward
+from rlvtg.rollout.client import OneForAll
 from rlvtg.rollout.engine import Engine, Sampled, unscored
 from rlvtg.rollout.hf import rollout
 from rlvtg.text.grammar import grammar
@@ -78,7 +79,7 @@ class VideoGRPOTrainer(StoppingTrainer, GroupTrainer):
         share_prefix: bool = True,
         max_tokens_per_forward: int | None = None,
         order: Order | None = None,
-        engine: Engine | None = None,
+        engine: Engine | OneForAll | None = None,
         vllm_tolerance: float | None = None,
         **kwargs: Any,
     ) -> None:
