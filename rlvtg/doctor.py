@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,12 @@ from rlvtg.model.family import Family, family
 from rlvtg.model.inputs import Encoder, Inputs, batch
 from rlvtg.model.load import load_config, load_model, load_processor
 from rlvtg.model.prefix_attention import obstacle
-from rlvtg.recipe import Recipe, RecipeError, is_made, tasks_of
+from rlvtg.recipe import GrpoStage, Recipe, RecipeError, is_made, tasks_of
+from rlvtg.rollout.client import OneForAll
+from rlvtg.rollout.engine import Engine
 from rlvtg.rollout.hf import rollout
+from rlvtg.rollout.request import request
+from rlvtg.training.engine_rollout import engine_of
 from rlvtg.training.prefix import packed, unpacked
 from rlvtg.training.sft import collator, target
 from rlvtg.video.decode import Clip
@@ -55,7 +60,7 @@ class Line:
     """What one path did with one video.
 
     Attributes:
-        path: decoder, processor, policy, shared prefix, rollout, sft or evaluation.
+        path: decoder, processor, policy, shared prefix, rollout, sft, evaluation or vllm.
         video: the row's id.
         fps: frames per second that were asked for.
         seconds_per_grid: seconds from one temporal patch to the next, by the frames' presentation times.
@@ -76,7 +81,13 @@ class Line:
 
 
 def check_parity(
-    model: PreTrainedModel, encoder: Encoder, row: Row, rates: Sequence[float] = (), *, tolerance: float | None = None
+    model: PreTrainedModel,
+    encoder: Encoder,
+    row: Row,
+    rates: Sequence[float] = (),
+    *,
+    tolerance: float | None = None,
+    engine: Engine | OneForAll | None = None,
 ) -> list[Line]:
     """One line per path and frame rate; every path is tried, whatever the others did.
 
@@ -86,6 +97,7 @@ def check_parity(
         row: a row of a run, with `prompt`, `video`, `id`, `query`, `duration` and `spans`.
         rates: further frame rates.
         tolerance: of log-probabilities; default by the model's dtype.
+        engine: vLLM with the same weights, if it is to be tried too.
     """
     if tolerance is None:
         exact = model.dtype == torch.float32 and not torch.is_autocast_enabled(model.device.type)
@@ -95,7 +107,7 @@ def check_parity(
     model.eval()
     try:
         for fps in dict.fromkeys([encoder.settings.fps, *rates]):
-            lines += _at_one_rate(model, _at(encoder, fps), row, tolerance)
+            lines += _at_one_rate(model, _at(encoder, fps), row, tolerance, engine)
     finally:
         model.train(was_training)
     return lines
@@ -142,11 +154,20 @@ def examine(recipe: Recipe, *, tolerance: float | None = None) -> list[Line]:
                         masked_query="the picture white", options=("yes", "no"))  # fmt: skip
         row = rows([sample], recipe.prompt, recipe.system)[0]
         encoder = Encoder(processor, kind, recipe.video)
+        engine = _engine(recipe, encoder)
         lines = [_clock_line(_at(encoder, fps), row) for fps in dict.fromkeys([recipe.video.fps, *RATES])]
-        lines += check_parity(model, encoder, row, RATES, tolerance=tolerance)
+        lines += check_parity(model, encoder, row, RATES, tolerance=tolerance, engine=engine)
     for own in _first_rows(recipe):
-        lines += check_parity(model, encoder, own, tolerance=tolerance)
+        lines += check_parity(model, encoder, own, tolerance=tolerance, engine=engine)
     return lines
+
+
+def _engine(recipe: Recipe, encoder: Encoder) -> Engine | OneForAll | None:
+    """That of the first stage that samples with vLLM in its own process; a server may be at work for another run."""
+    for stage in recipe.stages.values():
+        if isinstance(stage, GrpoStage) and stage.use_vllm and stage.vllm_mode == "colocate":
+            return engine_of(recipe, stage, recipe.model, encoder)
+    return None
 
 
 def report(lines: Sequence[Line]) -> str:
@@ -258,18 +279,23 @@ class _Truth:
     log_probs: torch.Tensor  # (C,)
 
 
-def _at_one_rate(model: PreTrainedModel, encoder: Encoder, row: Row, tolerance: float) -> list[Line]:
+def _at_one_rate(
+    model: PreTrainedModel, encoder: Encoder, row: Row, tolerance: float, engine: Engine | OneForAll | None
+) -> list[Line]:
+    paths = _PATHS if engine is None else _PATHS | {"vllm": partial(_vllm, engine)}
     settings, clip, kind = encoder.settings, encoder.clip(row), encoder.family
     with torch.no_grad():
         truths = [_truth(model, encoder, some) for some in (row, _longer(row))]
         faults: list[tuple[str, float | None, str | None]] = []
-        for name, path in _PATHS.items():
+        for name, path in paths.items():
             stamps_are_ours = settings.time == "text" and not (kind.writes_stamps and settings.time_format is None)
             if name == "processor" and stamps_are_ours:
                 continue  # a processor alone knows nothing of them
             difference, fault = path(model, encoder, truths)
-            if fault is None and difference is not None and not difference <= tolerance:
-                fault = f"log-probabilities differ by {difference:.2g}, tolerance {tolerance:g}"
+            is_coarse = name == "vllm" and engine is not None and not engine.is_exact
+            allowed = max(tolerance, COARSE_TOLERANCE) if is_coarse else tolerance
+            if fault is None and difference is not None and not difference <= allowed:
+                fault = f"log-probabilities differ by {difference:.2g}, tolerance {allowed:g}"
             faults.append((name, difference, fault))
     truth = truths[0]
     is_video = truth.prompt.input_ids == encoder.family.video_token_id
@@ -506,16 +532,21 @@ def _rollout(model: PreTrainedModel, encoder: Encoder, truths: Sequence[_Truth])
 
 def _below_best(model: PreTrainedModel, truth: _Truth, ids: Sequence[int]) -> float:
     """By how much a token's log-probability falls short of the likeliest token's, at most."""
-    tokens = torch.tensor(ids)
+    logits = _plain_logits(model, truth, ids)
+    best = logits.float().log_softmax(-1).amax(-1).cpu()
+    return float((best - _log_probs(logits, torch.tensor([ids]).to(logits.device))).max())
+
+
+def _plain_logits(model: PreTrainedModel, truth: _Truth, ids: Sequence[int]) -> torch.Tensor:
+    """Logits (1, C, vocabulary) from which the C tokens behind the prompt come, by a plain call."""
     places = torch.cat([truth.positions, _follow(truth, len(ids))], dim=1)
-    logits = model(
-        input_ids=torch.cat([truth.prompt.input_ids, tokens])[None].to(model.device),
+    logits: torch.Tensor = model(
+        input_ids=torch.cat([truth.prompt.input_ids, torch.tensor(ids)])[None].to(model.device),
         position_ids=places[:, None].to(model.device),
         pixel_values_videos=truth.prompt.video.pixel_values.to(model.device),
         video_grid_thw=truth.prompt.video.grids.to(model.device),
-    ).logits[:, -len(ids) - 1 : -1]
-    best = logits.float().log_softmax(-1).amax(-1).cpu()
-    return float((best - _log_probs(logits, tokens[None].to(logits.device))).max())
+    ).logits
+    return logits[:, -len(ids) - 1 : -1]
 
 
 def _evaluation(model: PreTrainedModel, encoder: Encoder, truths: Sequence[_Truth]) -> tuple[float | None, str | None]:
@@ -528,6 +559,26 @@ def _evaluation(model: PreTrainedModel, encoder: Encoder, truths: Sequence[_Trut
         if prediction["completion"] != text:
             return None, f"wrote {prediction['completion']!r} where the rollout wrote {text!r}"
     return None, None
+
+
+def _vllm(
+    engine: Engine | OneForAll, model: PreTrainedModel, encoder: Encoder, truths: Sequence[_Truth]
+) -> tuple[float | None, str | None]:
+    """What vLLM samples: its ids of the prompt, and the log-probabilities with which it sampled."""
+    stop = encoder.processor.tokenizer.eos_token_id
+    try:
+        samples = engine.generate(
+            [request(truth.row, truth.prompt, encoder) for truth in truths], n=1, temperature=1.0, top_p=1.0, top_k=0,
+            max_tokens=_NEW_TOKENS, stop_token_ids=[stop], seed=0,
+        )  # fmt: skip
+    except RuntimeError as error:  # it makes another prompt of the row
+        return None, str(error)
+    difference = 0.0
+    for truth, [sample] in zip(truths, samples, strict=True):
+        logits = _plain_logits(model, truth, sample.token_ids)
+        found = _log_probs(logits, torch.tensor([sample.token_ids]).to(logits.device))[0]
+        difference = max(difference, float((found - torch.tensor(sample.logprobs)).abs().max()))
+    return difference, None
 
 
 _PATHS: dict[str, Callable[..., tuple[float | None, str | None]]] = {

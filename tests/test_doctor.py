@@ -208,6 +208,15 @@ def test_the_command_shows_machine_paths_and_rates_and_fails_where_time_is_broke
     assert "FAIL  policy at 4 fps, clock: " in capsys.readouterr().out
 
 
+@pytest.mark.vllm
+def test_the_command_tries_vllm_where_the_run_will_sample_with_it(demo, capsys):
+    from rlvtg.cli import main
+
+    assert main(["doctor", *demo, "stages.rl.use_vllm=true", "stages.rl.vllm_max_model_length=512"]) == 0
+    found = [line.split() for line in capsys.readouterr().out.splitlines() if " vllm " in line]
+    assert [(line[1], line[3]) for line in found] == [("clock", fps) for fps in ("1", "2", "4")]
+
+
 def test_pictures_that_are_not_those_of_their_times_are_found(tiny, tmp_path, monkeypatch):
     doctor._write_clock(tmp_path / "clock.mp4")
     encode = encoder(tiny, 2.0)

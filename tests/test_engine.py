@@ -9,6 +9,7 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
+from rlvtg import doctor
 from rlvtg.model.family import family
 from rlvtg.model.inputs import Encoder
 from rlvtg.model.load import load_config, load_model
@@ -91,6 +92,22 @@ def test_the_engine_samples_with_the_policys_log_probabilities(saved, kind, engi
     assert [len(group) for group in groups] == [G] * len(rows)
     assert len({tuple(one.token_ids) for one in groups[0]}) > 1
     assert difference(policy, encoder, rows, groups) < 1e-4
+
+
+@pytest.mark.vllm
+def test_doctor_tries_vllm_and_finds_a_clock_of_its_own(saved, kind, engine, policy, monkeypatch):
+    encoder = an_encoder(saved, kind)
+    lines = doctor.check_parity(policy, encoder, row(saved[2][1]), [1.0], engine=engine)
+    assert [line.fps for line in lines if line.path == "vllm"] == [2.0, 1.0]
+    assert not any(line.fault for line in lines)
+    assert all(0 < line.difference < 1e-4 for line in lines if line.path == "vllm")
+    monkeypatch.setattr(doctor, "request", lambda *row: _at_twice_the_rate(request(*row)))
+    [wrong] = [line for line in doctor.check_parity(policy, encoder, row(saved[2][1]), engine=engine) if line.fault]
+    assert wrong.path == "vllm" and wrong.fault.startswith("log-probabilities differ by ")
+
+
+def _at_twice_the_rate(made):
+    return replace(made, videos=[(frames, {**told, "fps": 2 * told["fps"]}) for frames, told in made.videos])
 
 
 @pytest.mark.vllm
