@@ -41,7 +41,8 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AutoModelForImageTextToText, PreTrainedConfig, PreTrainedModel, TrainerCallback
 from transformers.trainer_utils import SaveStrategy
 
-from benchmarks.flops import QWEN2_5_VL_3B, Shape, head, tokens, update, vision
+from rlvtg.cost.flops import head, tokens, update, vision
+from rlvtg.cost.shapes import PUBLISHED, Shape
 from rlvtg.doctor import Line, check_parity
 from rlvtg.model import prefix_attention
 from rlvtg.model.family import family
@@ -95,7 +96,7 @@ class Sizes:
 
 
 SIZES = {
-    "3b": Sizes(QWEN2_5_VL_3B, 16, 20, 280, 8, 256, 4, (1.0, 2.0, 4.0)),
+    "3b": Sizes(PUBLISHED["Qwen/Qwen2.5-VL-3B-Instruct"], 16, 20, 280, 8, 256, 4, (1.0, 2.0, 4.0)),
     "tiny": Sizes(Shape(2, 64, 2, 2, 32, 192, 1024, 2, 48, 96, 1), 4, 4, 56, 4, 16, 2, (4.0,)),
 }
 
@@ -549,7 +550,7 @@ def page(found: dict[str, Any]) -> str:
                 f"| {line['rollout_tokens_per_second']:.0f} | {line['update_tokens_per_second']:.0f} "
                 f"| {line['step_tokens_per_second']:.0f} | {mfu[0]} | {mfu[1]} | {memory} |"
             )
-        text += ["", "MFU: the operations that the way needs (`benchmarks/flops.py`; what checkpointing repeats is not "
+        text += ["", "MFU: the operations that the way needs (`rlvtg/cost/flops.py`; what checkpointing repeats is not "
                  "counted) over time and " + ("the device's peak, which this script does not know for this device."
                  if peak is None else f"{peak:.0f} TFLOP/s.")]  # fmt: skip
     return "\n".join(text) + "\n"

@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from benchmarks import gpu
-from benchmarks.flops import QWEN2_5_VL_3B
 from rlvtg.model.family import family
 
 LINE = {"way": "part by part", "dtype": "bfloat16", "difference": 1.0, "tolerance": 0.03}
@@ -69,4 +68,4 @@ def test_the_shape_is_that_of_the_published_model() -> None:
     assert config.text_config.rope_parameters["mrope_section"] == [16, 24, 24]
     assert config.vision_config.fullatt_block_indexes == [7, 15, 23, 31]
     assert family(config).tokens_per_second == 2
-    assert QWEN2_5_VL_3B.layers == config.text_config.num_hidden_layers
+    assert gpu.SIZES["3b"].shape.layers == config.text_config.num_hidden_layers
