@@ -91,7 +91,7 @@ def train(place: Path, *argv: str, launcher: tuple[str, ...] = ACCELERATE) -> Do
     (place / "rewards").mkdir(exist_ok=True)
     (place / "rewards" / "letters.py").write_text(OWN_REWARD)
     command = [sys.executable, *launcher, SCRIPT, *argv]
-    done = subprocess.run(command, cwd=place, env=environment(place), capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, cwd=place, env=environment(place), capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr[-4000:]
     return Done(place, done.stdout, done.stderr, argv)
 
@@ -153,6 +153,16 @@ def test_timelens_8b_runs_its_stages_on_a_tiny_qwen3_vl(tmp_path: Path) -> None:
     prompts = pd.concat(map(pd.read_parquet, (run / "rl").glob("completions/*.parquet")))["prompt"]
     assert len(prompts) and done.recipe().family == "qwen3_vl"
     assert set(done.table()) >= {"before", "sft", "rl"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "pixels"), [("qwen2_vl", 784), ("qwen3_vl", 1024)])
+def test_the_demo_runs_with_a_model_of_another_family(tmp_path: Path, kind: str, pixels: int) -> None:
+    sizes = (f"video.min_pixels={pixels}", f"video.max_pixels={pixels}")
+    done = train(tmp_path, "recipe=tiny", f"family={kind}", *sizes, *SMALL)
+    assert AutoModelForImageTextToText.from_pretrained(tmp_path / "runs/tiny/rl/merged").config.model_type == kind
+    assert {"before", "cold_start", "rl"} <= done.table().keys()
+    assert len(scalars(tmp_path / "runs/tiny/rl")["train/reward"]) == 2
 
 
 # --- a paper's recipe
