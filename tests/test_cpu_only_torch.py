@@ -80,6 +80,21 @@ BROKEN = "raise OSError('libcudart.so.13: cannot open shared object file')"
 
 
 @pytest.mark.slow
+def test_datasets_does_not_look_for_a_torchcodec_that_cannot_load(tmp_path: Path) -> None:
+    (tmp_path / "torchcodec").mkdir()
+    (tmp_path / "torchcodec" / "__init__.py").write_text(BROKEN)
+    code = f"""
+import sys
+sys.path.insert(0, {str(tmp_path)!r})
+import rlvtg, torch
+torch.version.cuda = None
+from datasets import Dataset
+print(Dataset.from_list([{{"a": "b"}}])[0])
+"""
+    assert stdout_of(code) == "{'a': 'b'}"
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("source", "cuda", "wanted"),
     [
