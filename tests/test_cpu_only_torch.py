@@ -88,7 +88,8 @@ import sys
 sys.path.insert(0, {str(tmp_path)!r})
 import rlvtg, torch
 torch.version.cuda = None
-from datasets import Dataset
+from datasets import Dataset  # which asks once for all whether there is a torchcodec
+import transformers
 print(Dataset.from_list([{{"a": "b"}}])[0])
 """
     assert stdout_of(code) == "{'a': 'b'}"
