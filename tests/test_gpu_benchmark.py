@@ -18,6 +18,7 @@ STEP = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_every_part_runs_and_keeps_its_tolerances(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

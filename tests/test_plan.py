@@ -205,6 +205,7 @@ CASES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_a_real_run_holds_what_the_plan_says(
     case: str, desk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -35,6 +35,7 @@ print(sorted(file.name for place in (shared, own) for file in place.iterdir()))
 """
 
 
+@pytest.mark.slow
 def test_a_machine_that_does_not_share_the_run_folder_or_has_other_rows_is_named(tmp_path: Path) -> None:
     (tmp_path / "shared").mkdir()
     port = str(free_port())

@@ -430,6 +430,7 @@ def test_a_run_waits_for_its_server_before_it_loads_a_model(tmp_path):
 # --- several processes
 
 
+@pytest.mark.slow
 def test_one_process_asks_for_all_and_each_gets_its_own(tmp_path):
     with serving(tmp_path) as served:
         script = Path(__file__).with_name("two_askers.py")
