@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.machines import ROOT, free_port
 
 PROGRAM = """
