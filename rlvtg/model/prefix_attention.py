@@ -67,7 +67,7 @@ class Plan:
 
     def seen(self, segment: int) -> torch.Tensor:
         """The places in the row that a segment sees: all of its ancestors' and its own."""
-        return torch.cat([torch.arange(self.offsets[part], self.offsets[part + 1]) for part in self.paths[segment]])
+        return self._seen[segment]
 
     @cached_property
     def keys(self) -> torch.Tensor:
