@@ -255,8 +255,9 @@ def test_a_rank_whose_video_is_gone_ends_the_others(runs: Runs, way: str) -> Non
     done = launch(runs.place, way, f"output_dir=runs/lost-{way}", *only, LOSES_ITS_VIDEOS="1")
     assert time.monotonic() - started < 300  # the ranks wait for days
     assert done.returncode != 0
-    [line] = [line for line in done.stderr.splitlines() if "error: " in line]
-    assert "no such file" in line and "data/videos/rl/" in line
+    # a progress bar may stand before it, and torch and the launcher say on the same stream how they went down
+    said = [line for line in done.stderr.splitlines() if "error: data/videos/rl/" in line]
+    assert said and said[0].endswith(".mp4: no such file")
 
 
 @pytest.mark.slow
