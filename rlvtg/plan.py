@@ -297,10 +297,9 @@ def operations(
         language += flops.tokens(shape, work.tokens, pairs) + flops.head(shape, work.scored)
         run += work.tokens
     whole, _, learnt = counts(stage_setting)
-    reached = _reaches_tower(stage_setting)
     # forward, again where it is checkpointed, gradients of what lies before, gradients of weights
     passes = 2 + stage_setting.checkpointing + min(1.0, learnt / whole)
-    found = {"update": micro_batches * (passes * language + (passes if reached else 1) * vision)}
+    found = {"update": micro_batches * (passes * language + (passes if stage_setting.learns_tower else 1) * vision)}
     if isinstance(stage, GrpoStage):
         scorings = (stage.beta > 0) + (_asks_for_old(stage))
         found["scoring"] = micro_batches * scorings * (language + vision)
@@ -310,12 +309,6 @@ def operations(
         found["prefill"] = rolled * (tower + flops.tokens(shape, prompt, prompt**2 / 2))
         found["decode"] = rolled * stage.num_generations * flops.decoded(shape, prompt, completion)
     return run * micro_batches, found
-
-
-def _reaches_tower(setting: Setting) -> bool:
-    """Whether the backward pass runs through the tower; under LoRA with checkpointing PEFT makes it do so."""
-    learns = any(name.startswith("visual.") for name in setting.trained | setting.adapted)
-    return learns or (setting.checkpointing and setting.rank > 0)
 
 
 def _asks_for_old(stage: GrpoStage) -> bool:
@@ -333,7 +326,7 @@ def gain(stage: GrpoStage, shape: Shape, stage_setting: Setting, prompt: int, sh
         stage.num_generations,
         stage.max_completion_length,
         frame=shown.patches * FRAMES_PER_PATCH // shown.frames,
-        frozen=not _reaches_tower(stage_setting),
+        frozen=not stage_setting.learns_tower,
     )
     return found.full_rows / found.prefix_shared, found.vision_shared / found.prefix_shared
 

@@ -364,7 +364,7 @@ def test_what_ships_can_be_planned(name: str) -> None:
 
 def test_a_shared_prompt_gains_what_the_operations_say() -> None:
     [_, stage] = a_plan("recipe=time_r1").stages
-    counted = flops.update(PUBLISHED[SEVEN], stage.prompt, 8, 200, frame=60)
+    counted = flops.update(PUBLISHED[SEVEN], stage.prompt, 8, 200, frame=60, frozen=True)
     assert stage.gain == pytest.approx(
         (counted.full_rows / counted.prefix_shared, counted.vision_shared / counted.prefix_shared)
     )

@@ -164,6 +164,21 @@ def test_it_trains_what_it_should_and_nothing_else(saved, tmp_path, changes, lea
     assert all(entry["grad_norm"] > 0 and 0 <= entry["mean_token_accuracy"] <= 1 for entry in log)
 
 
+@pytest.mark.parametrize("target", [None, "all-linear"])
+@pytest.mark.parametrize("kwargs", [{"use_reentrant": False}, REENTRANT])
+def test_a_tower_runs_backward_under_checkpointing_only_if_its_adapter_learns(saved, tmp_path, target, kwargs):
+    lora = Lora(r=4, lora_alpha=8) if target is None else Lora(r=4, lora_alpha=8, target_modules=target)
+    trainer = a_trainer(
+        saved, tmp_path, [supervised(video) for video in saved[2]], max_steps=1, lora=lora,
+        gradient_checkpointing=True, gradient_checkpointing_kwargs=kwargs,
+    )  # fmt: skip
+    needed = []
+    merger = trainer.model.get_base_model().base_model.visual.merger
+    merger.register_forward_hook(lambda _, given, made: needed.append(made.requires_grad))
+    trainer.train()
+    assert needed and set(needed) == {target is not None}
+
+
 def test_the_loss_is_the_mean_over_the_learned_tokens_of_a_plain_forward_pass(saved, tmp_path):
     rows = [supervised(saved[2][0], answer="02 to 05"), supervised(saved[2][1], "when is it blue", "a blue circle 07")]
     trainer = a_trainer(saved, tmp_path, rows, max_steps=1)

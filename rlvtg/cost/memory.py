@@ -81,6 +81,11 @@ class Setting:
         """Whether a layer's weights or its adapter are trained, so that its input is kept."""
         return name in self.trained or name in self.adapted
 
+    @property
+    def learns_tower(self) -> bool:
+        """Whether the backward pass runs through the vision tower."""
+        return any(name.startswith("visual.") for name in self.trained | self.adapted)
+
 
 @dataclass(frozen=True)
 class Work:
@@ -272,11 +277,13 @@ def _pixels(setting: Setting, calls: Sequence[Work]) -> float:
 def _parts(setting: Setting, work: Work) -> Iterator[_Part]:
     """The model's parts with what they keep, as far as a gradient reaches."""
     shape = setting.shape
-    reached = setting.checkpointing and bool(setting.rank)  # PEFT then lets the first layers' outputs need a gradient
+    # for adapters under checkpointing the outputs of both embeddings need a gradient, in a tower that learns anything
+    forced = setting.checkpointing and bool(setting.rank)
+    reached = forced and setting.learns_tower
     for name, inside in _blocks(shape).items():
         kind = "tower" if name.startswith("visual") else "head" if name == "lm_head" else "language"
         if name == "language_model.embed_tokens":
-            reached = reached or setting.learns(name)
+            reached = reached or forced or setting.learns(name)
             yield _embedding(setting, work, inside)
             continue
         reached = reached or any(setting.learns(layer.name) for layer in inside)

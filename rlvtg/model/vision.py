@@ -56,7 +56,9 @@ class _Sharing:
         rows, keys = kwargs.pop("video_rows"), kwargs.pop("video_keys", None)
         pixel_values, grids = kwargs.pop("pixel_values_videos"), kwargs.pop("video_grid_thw")
         if self.cache is None or keys is None or _learns(backbone.visual, self.cache.merged):
-            features = _encode(backbone, pixel_values, grids)
+            # for adapters under checkpointing transformers lets all embeddings ask for gradients, a frozen tower's too
+            with torch.set_grad_enabled(_learns(backbone.visual, merged=True)):
+                features = _encode(backbone, pixel_values, grids)
         else:
             features = self._kept(self.cache, backbone, pixel_values, grids, keys)
         shared = [features[video] for row in rows for video in row]
