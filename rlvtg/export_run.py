@@ -17,7 +17,7 @@ from transformers import GenerationConfig
 
 from rlvtg.disk import whole_folder, writing
 from rlvtg.evaluation.evaluate import METRICS, dtype
-from rlvtg.export import ADAPTER, CARD, MERGED, generation_config, write
+from rlvtg.export import ADAPTER, CARD, MERGED, base_and_rank, generation_config, join_earlier, write
 from rlvtg.model.load import WEIGHTS, load_checkpoint, load_config, load_processor, plain_model, require_safetensors
 from rlvtg.model_card import is_hub_id, model_card
 from rlvtg.recipe import Recipe, RecipeError, written
@@ -75,9 +75,9 @@ def export_run(
     place, stage = _checkpoint(run, recipe, checkpoint) if checkpoint else _stage(run, recipe, stage)
     adapter, merged = (place, place) if checkpoint else (place / ADAPTER, place / MERGED)
     has_adapter, has_merged = (adapter / "adapter_config.json").is_file(), (merged / "config.json").is_file()
+    base, rank = _base_and_rank(adapter) if has_adapter else ("", 0)
     if kind is None:
-        of_hub = has_adapter and is_hub_id(plain_model(str(adapter)))
-        kind = ADAPTER if of_hub else MERGED
+        kind = ADAPTER if has_adapter and is_hub_id(base) else MERGED
     if kind == ADAPTER and not has_adapter:
         raise RecipeError(
             f"--kind: got adapter, but {place} holds none; allowed: merged, or a --checkpoint of a stage with lora"
@@ -86,7 +86,7 @@ def export_run(
     target = output or run / "export" / "-".join([*place.relative_to(run).parts, kind])
     if output is not None and output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise RecipeError(f"--output: {output} is there already; choose another folder, or remove it")
-    card = model_card(recipe, stage, kind, {} if checkpoint else _metrics(run, recipe))
+    card = model_card(recipe, stage, kind, {} if checkpoint else _metrics(run, recipe), base=base, rank=rank)
     require_safetensors(source)
     if kind == MERGED and (checkpoint or not has_merged):
         # of a checkpoint under ZeRO-2, whose names differ, too
@@ -146,6 +146,12 @@ def _checkpoint(run: Path, recipe: Recipe, name: str) -> tuple[Path, str]:
     return place, stage
 
 
+def _base_and_rank(adapter: Path) -> tuple[str, int]:
+    """The model that an adapter will be for, and its rank, when it is joined to what was trained before it."""
+    config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
+    return base_and_rank(str(config["base_model_name_or_path"]), config["r"])
+
+
 def _metrics(run: Path, recipe: Recipe) -> dict[str, Any]:
     """The metrics of the run's evaluations, as far as they were made."""
     files = {label: run / "evaluation" / label / METRICS for label in ("before", *recipe.stages)}
@@ -157,8 +163,9 @@ def _copy(source: Path, target: Path, card: str) -> None:
         for file in sorted(source.iterdir()):
             if file.is_file() and file.suffix in SUFFIXES and not file.name.startswith(TRAINERS):
                 shutil.copy2(file, made)
+        join_earlier(made)
+        base = plain_model(str(made))  # of an adapter, which is nothing without it
         if not (source / "generation_config.json").is_file() or source.name.startswith(PREFIX):
-            base = plain_model(str(source))
             own = GenerationConfig.from_pretrained(base)
             generation_config(load_config(base), own).save_pretrained(made)
         (made / CARD).write_text(card, encoding="utf-8")

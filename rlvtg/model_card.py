@@ -14,6 +14,8 @@ from rlvtg.recipe import GrpoStage, Recipe, SftStage, dump, is_made, tasks_of
 
 LIBRARIES = ("transformers", "trl", "peft", "torch")
 FENCE = "~~~~"
+RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+"""Of adapters, that vLLM makes room for."""
 # Settings of a stage that its line does not tell elsewhere, in the order in which they are told.
 # fmt: off
 TOLD = (
@@ -23,7 +25,9 @@ TOLD = (
 # fmt: on
 
 
-def model_card(recipe: Recipe, stage: str, kind: str, metrics: Mapping[str, Mapping[str, Any]]) -> str:
+def model_card(
+    recipe: Recipe, stage: str, kind: str, metrics: Mapping[str, Mapping[str, Any]], *, base: str = "", rank: int = 0
+) -> str:
     """The README.md of what a stage exported.
 
     Args:
@@ -31,6 +35,8 @@ def model_card(recipe: Recipe, stage: str, kind: str, metrics: Mapping[str, Mapp
         stage: the stage's name; what came before it is told, and what came after it is not.
         kind: `adapter` or `merged`.
         metrics: metrics.json of each evaluation by its label (`before`, stages); what was not evaluated is not there.
+        base: of an adapter, the model that it is for.
+        rank: of an adapter.
     """
     stages = list(recipe.stages)[: list(recipe.stages).index(stage) + 1]
     parts = [
@@ -45,7 +51,7 @@ def model_card(recipe: Recipe, stage: str, kind: str, metrics: Mapping[str, Mapp
         "## Evaluation\n",
         _evaluation(stages, metrics),
         "## Use\n",
-        _use(recipe, recipe.stages[stage], kind, first=stage == stages[0]),
+        _use(kind, base, rank),
         "## Recipe\n",
         f"As the run resolved it; folders are left out.\n\n{FENCE}yaml\n{dump(_without_folders(recipe))}{FENCE}\n",
     ]
@@ -179,24 +185,30 @@ def _evaluation(stages: Sequence[str], metrics: Mapping[str, Mapping[str, Any]])
     )
 
 
-def _use(recipe: Recipe, stage: SftStage | GrpoStage, kind: str, *, first: bool) -> str:
-    model = recipe.model if is_hub_id(recipe.model) and first else "BASE"
+def _use(kind: str, base: str, rank: int) -> str:
+    before = ""
     if kind == "adapter":
+        model = base if is_hub_id(base) else "BASE"
         load = (
             f'base = AutoModelForImageTextToText.from_pretrained("{model}")\n'
             'model = PeftModel.from_pretrained(base, "THIS_FOLDER")\n'
         )
-        serve = f"vllm serve {model} --enable-lora --max-lora-rank {_rank(stage)} --lora-modules grounding=THIS_FOLDER"
-        base = "" if model != "BASE" else (
-            "`BASE` is the model that the stage started from (`base_model_name_or_path` in `adapter_config.json`): an "
-            "earlier stage of the same run, which has to be there too; `rlvtg export --kind merged` needs none.\n\n"
-        )  # fmt: skip
+        room = next((each for each in RANKS if each >= rank), None)
+        serve = f"vllm serve {model} --enable-lora --max-lora-rank {room} --lora-modules grounding=THIS_FOLDER"
+        if room is None:
+            serve = f"# vLLM takes adapters of ranks up to {RANKS[-1]}, and this one has {rank}: serve a merged model"
+        if model == "BASE":
+            before = (
+                "`BASE` is the model that the adapter was trained on (`base_model_name_or_path` in "
+                "`adapter_config.json`): a folder of where it was trained, which has to be there too; "
+                "`rlvtg export --kind merged` needs none.\n\n"
+            )
     else:
         load = 'model = AutoModelForImageTextToText.from_pretrained("THIS_FOLDER")\n'
-        serve, base = "vllm serve THIS_FOLDER", ""
+        serve = "vllm serve THIS_FOLDER"
     imports = "from peft import PeftModel\n" if kind == "adapter" else ""
     return (
-        f"{base}{FENCE}python\n{imports}from transformers import AutoModelForImageTextToText, AutoProcessor\n\n{load}"
+        f"{before}{FENCE}python\n{imports}from transformers import AutoModelForImageTextToText, AutoProcessor\n\n{load}"
         f'processor = AutoProcessor.from_pretrained("THIS_FOLDER")\n{FENCE}\n\n{FENCE}bash\n{serve}\n{FENCE}\n\n'
         "- transformers 5.3 to 5.23 place the text behind a video as if the video took no time; this model was trained "
         "with its family's original positions, as vLLM has them. With those versions pass `position_ids` from "
@@ -205,12 +217,6 @@ def _use(recipe: Recipe, stage: SftStage | GrpoStage, kind: str, *, first: bool)
         "vLLM, which does not read that, forbid them by `logit_bias` (-100 for each of `suppress_tokens`).\n"
         "- Sample frames as told above, with their true times; vLLM needs them as metadata.\n"
     )
-
-
-def _rank(stage: SftStage | GrpoStage) -> int:
-    """The smallest rank that vLLM has room for and that holds the adapter's."""
-    ranks = (1, 8, 16, 32, 64, 128, 256, 320, 512)
-    return next((rank for rank in ranks if stage.lora is not None and rank >= stage.lora.r), ranks[-1])
 
 
 def _without_folders(recipe: Recipe) -> Recipe:

@@ -50,7 +50,7 @@ from rlvtg.evaluation.metrics import best_constant, constant_predictions, ious, 
 from rlvtg.evaluation.predictions import Prediction, read_predictions, write_metrics
 from rlvtg.evaluation.protocol import chosen
 from rlvtg.evaluation.report import filmstrip, learning_curves, spread, table
-from rlvtg.export import ADAPTER, MERGED, export
+from rlvtg.export import ADAPTER, MERGED, base_and_rank, export
 from rlvtg.model import tiny as tiny_model
 from rlvtg.model.family import family
 from rlvtg.model.features import feature_cache
@@ -205,9 +205,9 @@ def _run_stage(recipe: Recipe, name: str, prepared: Prepared, path: str, encoder
             _train(trainer, recipe, place)
             if is_last:
                 _join_histories(places, folder, state)
-                _finish(trainer, recipe, name, prepared, encoder, state)
+                _finish(trainer, recipe, name, prepared, path, encoder, state)
             else:
-                _hand_on(trainer, place, encoder, state)
+                _hand_on(trainer, stage, place, encoder, state)
             del trainer
         _let_go(folder, stage.rounds, state)
         path = str(place / MERGED)
@@ -270,11 +270,13 @@ def _train(trainer: StoppingTrainer, recipe: Recipe, place: Path) -> None:
     trainer.take_best()
 
 
-def _hand_on(trainer: StoppingTrainer, place: Path, encoder: Encoder, state: PartialState) -> None:
+def _hand_on(
+    trainer: StoppingTrainer, stage: SftStage | GrpoStage, place: Path, encoder: Encoder, state: PartialState
+) -> None:
     """Leave the weights of a round for the next one, then mark the round as done."""
     with generating(trainer) as model:
         if state.is_main_process:
-            export(model, encoder.processor, place, [MERGED])
+            export(model, encoder.processor, place, [ADAPTER, MERGED] if stage.lora else [MERGED])
             write_whole(place / "done.json", "{}\n")
     state.wait_for_everyone()
 
@@ -289,7 +291,8 @@ def _let_go(folder: Path, rounds: int, state: PartialState) -> None:
             for checkpoint in checkpoints(place):
                 remove(checkpoint)
         if _done(following) or _done(folder):
-            remove(place / MERGED)
+            for kind in (ADAPTER, MERGED):
+                remove(place / kind)
 
 
 def _join_histories(places: Sequence[Path], folder: Path, state: PartialState) -> None:
@@ -306,9 +309,15 @@ def _join_histories(places: Sequence[Path], folder: Path, state: PartialState) -
 
 
 def _finish(
-    trainer: StoppingTrainer, recipe: Recipe, name: str, prepared: Prepared, encoder: Encoder, state: PartialState
+    trainer: StoppingTrainer,
+    recipe: Recipe,
+    name: str,
+    prepared: Prepared,
+    path: str,
+    encoder: Encoder,
+    state: PartialState,
 ) -> None:
-    """Evaluate and export what a stage has trained, then mark the stage as done."""
+    """Evaluate and export what a stage has trained from the model at `path`, then mark the stage as done."""
     stage, place = recipe.stages[name], prepared.folder / name
     with generating(trainer) as model:
         tested = prepared.folder / "evaluation" / name
@@ -323,7 +332,8 @@ def _finish(
                 for label in (BEFORE, *recipe.stages)
                 if (file := prepared.folder / "evaluation" / label / "metrics.json").is_file()
             }
-            cards = {kind: model_card(recipe, name, kind, found) for kind in (ADAPTER, MERGED)}
+            base, rank = base_and_rank(path, stage.lora.r) if stage.lora else (path, 0)
+            cards = {kind: model_card(recipe, name, kind, found, base=base, rank=rank) for kind in (ADAPTER, MERGED)}
             export(model, encoder.processor, place, kinds if is_last else sorted({*kinds, MERGED}), cards)
             write_whole(place / "done.json", "{}\n")
     state.wait_for_everyone()

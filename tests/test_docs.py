@@ -64,9 +64,9 @@ def follow(page: Path, place: Path, *, slow: bool) -> None:
 
 @pytest.fixture(scope="module")
 def followed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A working directory in which the page was followed, all but its training runs."""
+    """A working directory in which the whole page was followed, its training runs too."""
     place = tmp_path_factory.mktemp("docs")
-    follow(PAGE, place, slow=False)
+    follow(PAGE, place, slow=True)
     return place
 
 
@@ -75,6 +75,7 @@ def test_what_the_page_prints_is_what_its_commands_print(followed: Path) -> None
     assert (followed / "tried.jsonl").read_text().count('"coverage": ') == 4
     assert (followed / "coverage.png").read_bytes().startswith(b"\x89PNG")
     assert '"missing_words": "opens the door"' in (followed / "judged.jsonl").read_text()
+    assert len(list((followed / "runs/mine/rl/completions").glob("*.parquet"))) == 2
 
 
 def test_the_page_about_data_prints_what_its_commands_print(tmp_path: Path) -> None:
@@ -102,12 +103,6 @@ def test_a_page_that_prints_something_else_is_found(tmp_path: Path) -> None:
     (tmp_path / "wrong").mkdir()
     with pytest.raises(AssertionError):
         follow(page, tmp_path / "wrong", slow=False)
-
-
-@pytest.mark.slow
-def test_the_whole_page_can_be_followed_its_training_runs_too(tmp_path: Path) -> None:
-    follow(PAGE, tmp_path, slow=True)
-    assert len(list((tmp_path / "runs/mine/rl/completions").glob("*.parquet"))) == 2
 
 
 @pytest.mark.slow
