@@ -17,7 +17,7 @@ from rlvtg.export_run import Exported, export_run
 from rlvtg.model.family import family
 from rlvtg.model.load import load_config
 from rlvtg.model_card import model_card
-from rlvtg.recipe import GrpoStage, Lora, Recipe, RewardSpec, SftStage, Source, written
+from rlvtg.recipe import GrpoStage, Lora, Recipe, RewardSpec, Source, written
 from tests.small_run import Run, small_run
 
 PROCESSOR = {"chat_template.jinja", "processor_config.json", "tokenizer.json", "tokenizer_config.json"}
@@ -135,15 +135,19 @@ def test_a_card_for_a_model_of_the_hub_names_it_and_how_to_serve_the_adapter() -
         name="mine", model="Qwen/Qwen2.5-VL-7B-Instruct", data={"rl": source, "test": source},
         prompt="{video}When: {query}", grammar="to", stages={"rl": stage}, cache_dir="/data/people/alice/cache",
     )  # fmt: skip
-    text = model_card(recipe, "rl", "adapter", {})
+    text = model_card(recipe, "rl", "adapter", {}, base=recipe.model, rank=64)
     head = yaml.safe_load(text.split("---\n")[1])
     assert (head["base_model"], head["base_model_relation"]) == ("Qwen/Qwen2.5-VL-7B-Instruct", "adapter")
     assert "alice" not in text and "| `mine.py:early` | 1 | by 1.5 | all |" in text
     assert "vllm serve Qwen/Qwen2.5-VL-7B-Instruct --enable-lora --max-lora-rank 64 --lora-modules" in text
     assert "LoRA (r 64, alpha 128) but `visual`" in text and "**A tiny made model**" not in text
     assert "by the temporal rotary positions alone" in text
-    two = replace(recipe, stages={"sft": SftStage("sft", "rl", lora=None, learning_rate=1e-6), "rl": stage})
-    assert "earlier stage of the same run" in model_card(two, "rl", "adapter", {})
+    joined = model_card(recipe, "rl", "adapter", {}, base=recipe.model, rank=384)
+    assert "--max-lora-rank 512 --lora-modules" in joined
+    too_wide = model_card(recipe, "rl", "adapter", {}, base=recipe.model, rank=640)
+    assert "vLLM takes adapters of ranks up to 512, and this one has 640" in too_wide and "vllm serve" not in too_wide
+    own = model_card(recipe, "rl", "adapter", {}, base="/data/people/alice/sft/merged", rank=64)
+    assert "vllm serve BASE --enable-lora" in own and "a folder of where it was trained" in own and "alice" not in own
 
 
 @pytest.mark.slow
