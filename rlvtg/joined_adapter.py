@@ -5,13 +5,15 @@ top. That sum is one adapter of rank r1 + r2 for W: A = [A1; A2], B = [s1 B1, s2
 exports needs the model that everybody has, and none that only the run had.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
-from peft import LoraConfig
-from peft.utils import SAFETENSORS_WEIGHTS_NAME
 from safetensors.torch import load_file, save_file
+
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+"""What PEFT calls them."""
 
 
 def join(earlier: Path, folder: Path) -> None:
@@ -23,17 +25,23 @@ def join(earlier: Path, folder: Path) -> None:
         earlier: an adapter's folder.
         folder: an adapter's folder, in which configuration and weights are replaced.
     """
-    configs = [LoraConfig.from_pretrained(str(each)) for each in (earlier, folder)]
-    held = [load_file(each / SAFETENSORS_WEIGHTS_NAME) for each in (earlier, folder)]
-    weights = _joined(held, [config.r for config in configs], [config.lora_alpha / config.r for config in configs])
+    configs = [json.loads((each / CONFIG).read_text(encoding="utf-8")) for each in (earlier, folder)]
+    held = [load_file(each / WEIGHTS) for each in (earlier, folder)]
+    ranks = [int(config["r"]) for config in configs]
+    weights = _joined(held, ranks, [config["lora_alpha"] / rank for config, rank in zip(configs, ranks, strict=True)])
     first, last = configs
-    last.base_model_name_or_path = first.base_model_name_or_path
-    last.r = last.lora_alpha = first.r + last.r
-    if (first.target_modules, first.exclude_modules) != (last.target_modules, last.exclude_modules):
-        last.target_modules = {name.removeprefix("base_model.model.").rpartition(".lora_")[0] for name in weights}
-        last.exclude_modules = None
-    save_file(weights, folder / SAFETENSORS_WEIGHTS_NAME, metadata={"format": "pt"})
-    last.save_pretrained(str(folder))
+    joined = {**last, "base_model_name_or_path": first["base_model_name_or_path"]}
+    joined |= {"r": sum(ranks), "lora_alpha": sum(ranks)}
+    if any(_layers(first[key]) != _layers(last[key]) for key in ("target_modules", "exclude_modules")):
+        names = {name.removeprefix("base_model.model.").rpartition(".lora_")[0] for name in weights}
+        joined |= {"target_modules": sorted(names), "exclude_modules": None}
+    save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
+    (folder / CONFIG).write_text(json.dumps(joined, indent=2, sort_keys=True), encoding="utf-8")
+
+
+def _layers(named: str | list[str] | None) -> str | set[str]:
+    """Which layers are meant: one expression, or names in any order."""
+    return named if isinstance(named, str) else set(named or ())
 
 
 def _joined(

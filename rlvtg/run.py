@@ -49,7 +49,6 @@ from rlvtg.evaluation.evaluate import dtype, evaluate
 from rlvtg.evaluation.metrics import best_constant, constant_predictions, ious, score
 from rlvtg.evaluation.predictions import Prediction, read_predictions, write_metrics
 from rlvtg.evaluation.protocol import chosen
-from rlvtg.evaluation.report import filmstrip, learning_curves, spread, table
 from rlvtg.export import ADAPTER, MERGED, base_and_rank, export
 from rlvtg.model import tiny as tiny_model
 from rlvtg.model.family import family
@@ -345,6 +344,8 @@ def _done(place: Path) -> bool:
 
 def finish(recipe: Recipe, prepared: Prepared, encoder: Encoder, *, seconds: float) -> None:
     """Side-by-side metrics, pictures, and the closing words of a run."""
+    from rlvtg.evaluation.report import table  # loads matplotlib, which every process would wait for at the start
+
     folder = prepared.folder
     labels = ([BEFORE] if recipe.evaluation.before else []) + list(recipe.stages)
     results = {label: json.loads((folder / "evaluation" / label / "metrics.json").read_text()) for label in labels}
@@ -385,6 +386,8 @@ def _draw(
     recipe: Recipe, folder: Path, predictions: Sequence[Prediction], encoder: Encoder, test_rows: Rows
 ) -> list[Path]:
     """Learning curves of the stages, and filmstrips of test videos spread over the range of IoU, best to worst."""
+    from rlvtg.evaluation.report import filmstrip, learning_curves, spread
+
     pictures = folder / "pictures"
     pictures.mkdir(exist_ok=True)
     histories = {name: json.loads((folder / name / "log_history.json").read_text())["log"] for name in recipe.stages}

@@ -1,5 +1,6 @@
 """Entry point: `accelerate launch rlvtg/train.py recipe=NAME [scale=tiny] [key=value ...]`."""
 
+import gc
 import os
 import sys
 
@@ -19,8 +20,13 @@ def _train(argv: list[str]) -> int:
     # the first process makes data and writes lists; the others wait for it in `run`
     with writing(recipe.output_dir):
         prepared = prepare(recipe) if os.environ.get("RANK", "0") == "0" else None
-    from rlvtg.run import run  # torch loads here: what is wrong with recipe, rewards and rows has been said
+    # torch loads here: what is wrong with recipe, rewards and rows has been said. Nothing of it is ever garbage, and
+    # looking through all of it again and again, now and in every collection of a training, takes time
+    gc.disable()
+    from rlvtg.run import run
 
+    gc.enable()
+    gc.freeze()
     return run(recipe, prepared)
 
 

@@ -11,8 +11,11 @@ import select
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -20,9 +23,10 @@ import torch
 import rlvtg.run  # noqa: F401  (what a command would load when it has read its recipe)
 from rlvtg import train
 
+NOTHING: Mapping[str, str] = MappingProxyType({})
 LONGEST = 900  # seconds that a command may take
-SAID = "said.txt"
-"""What commands have printed, in the folder in which they were typed."""
+PRINTED, SAID = "printed.txt", "said.txt"
+"""What the last command has written to stdout and to stderr, in the folder in which it was typed."""
 
 
 class Forks:
@@ -35,10 +39,10 @@ class Forks:
         os.close(telling)
         self._told = os.fdopen(told)
 
-    def start(self, place: Path, *argv: str) -> None:
-        """Type `rlvtg/train.py argv` in `place`."""
+    def start(self, place: Path, *argv: str, environment: Mapping[str, str] = NOTHING) -> None:
+        """Type `rlvtg/train.py argv` in `place`, with these variables besides those that the process began with."""
         assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps([str(place), *argv]).encode() + b"\n")
+        self._process.stdin.write(json.dumps([str(place), dict(environment), argv]).encode() + b"\n")
         self._process.stdin.flush()
         self._child = int(self._told.readline())
 
@@ -65,21 +69,27 @@ class Forks:
         self._told.close()
 
 
-def _run(place: str, *argv: str) -> int:
+@cache
+def shared() -> Forks:
+    """The process that test files share; it ends with this one."""
+    return Forks(dict(os.environ))
+
+
+def _run(place: str, environment: dict[str, str], argv: list[str]) -> int:
     os.chdir(place)
+    os.environ.update(environment)
     signal.alarm(LONGEST)
-    said = os.open(SAID, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    for stream in (0, 1, 2):
-        os.dup2(said, stream)
+    for stream, name in enumerate((os.devnull, PRINTED, SAID)):
+        os.dup2(os.open(name, os.O_RDWR if stream == 0 else os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
     # a process of its own would have begun with its own
     random.seed()
     np.random.seed()
     torch.seed()
-    return train.main(list(argv))
+    return train.main(argv)
 
 
 def main() -> None:
-    """Fork for each line of stdin, a JSON list of place and arguments; tell the number and the end of the fork."""
+    """Fork for each line of stdin, a JSON list of place, variables and arguments; tell each fork's number and end."""
     telling = os.fdopen(int(sys.argv[1]), "w")
     for line in sys.stdin.buffer:
         child = os.fork()

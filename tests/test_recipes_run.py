@@ -13,7 +13,7 @@ from rlvtg.recipe import GrpoStage, evaluation_prompt, load, read_file
 from rlvtg.text.grammar import grammar
 from tests.local_judge import by_chance, serving
 from tests.test_recipe import RECIPES, make_sources, stated
-from tests.test_train_command import train
+from tests.test_train_command import ACCELERATE, train
 
 PAPERS = sorted({file.stem for file in RECIPES.glob("*.yaml")} - {"base", "tiny", "tiny_control"})
 # A recipe without stages of its own is another one with other data or another model, which scale=tiny replaces.
@@ -92,7 +92,7 @@ def test_every_stage_of_a_recipe_runs_and_is_evaluated(name: str, place: Path, j
         if isinstance(stage, GrpoStage) and "caption_recall" in stage.rewards:
             asks = f"{{url: '{judge}', model: judge, cache: null}}"
             words.append(f"stages.{key}.rewards.caption_recall.args={asks}")
-    done = train(place, f"recipe={name}", "scale=tiny", *SHORT, *words)
+    done = train(place, f"recipe={name}", "scale=tiny", *SHORT, *words, launcher=ACCELERATE)
     folder = place / "runs" / name
     for key, stage in done.recipe().stages.items():
         assert (folder / key / "done.json").is_file()

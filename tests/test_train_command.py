@@ -24,6 +24,7 @@ from rlvtg.evaluation.metrics import score
 from rlvtg.evaluation.predictions import read_predictions
 from rlvtg.evaluation.protocol import chosen
 from rlvtg.recipe import Recipe, load
+from tests import forks
 from tests.numbered_video import every_tenth, write_video
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -86,14 +87,20 @@ class Done:
         return {line.split()[0]: line.split()[1:] for line in table.splitlines()[1:]}
 
 
-def train(place: Path, *argv: str, launcher: tuple[str, ...] = ACCELERATE) -> Done:
-    """Run the command to its end, which must be a good one."""
+def train(place: Path, *argv: str, launcher: tuple[str, ...] | None = None) -> Done:
+    """Run the command to its end, which must be a good one: by a launcher, or in a process that has torch loaded."""
     (place / "rewards").mkdir(exist_ok=True)
     (place / "rewards" / "letters.py").write_text(OWN_REWARD)
-    command = [sys.executable, *launcher, SCRIPT, *argv]
-    done = subprocess.run(command, cwd=place, env=environment(place), capture_output=True, text=True, timeout=900)
-    assert done.returncode == 0, done.stderr[-4000:]
-    return Done(place, done.stdout, done.stderr, argv)
+    if launcher is None:
+        forks.shared().start(place, *argv, environment=environment(place))
+        status = forks.shared().status()
+        out, err = ((place / name).read_text() for name in (forks.PRINTED, forks.SAID))
+    else:
+        command = [sys.executable, *launcher, SCRIPT, *argv]
+        done = subprocess.run(command, cwd=place, env=environment(place), capture_output=True, text=True, timeout=900)
+        status, out, err = done.returncode, done.stdout, done.stderr
+    assert status == 0, err[-4000:]
+    return Done(place, out, err, argv)
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +117,7 @@ def time_r1(tmp_path_factory: pytest.TempPathFactory) -> Done:
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Done:
     """The demo, made small."""
-    return train(tmp_path_factory.mktemp("tiny"), "recipe=tiny", *SMALL)
+    return train(tmp_path_factory.mktemp("tiny"), "recipe=tiny", *SMALL, launcher=ACCELERATE)
 
 
 def scalars(stage: Path) -> dict[str, list[float]]:
@@ -407,7 +414,7 @@ def test_a_second_run_overwrites_nothing_and_logs_to_wandb_when_asked(tiny: Done
         return {str(file): file.stat().st_mtime_ns for file in (tiny.place / "runs/tiny").rglob("*")}
 
     before = files()
-    again = train(tiny.place, "recipe=tiny", *SMALL, "report_to=[wandb]")
+    again = train(tiny.place, "recipe=tiny", *SMALL, "report_to=[wandb]", launcher=ACCELERATE)
     assert "run folder: runs/tiny-2 (" in again.out
     assert files() == before
     assert not list((tiny.place / "runs/tiny-2").rglob("events.out.tfevents.*"))
