@@ -40,9 +40,9 @@ def model_card(
     """
     stages = list(recipe.stages)[: list(recipe.stages).index(stage) + 1]
     parts = [
-        _front(recipe, recipe.stages[stage], kind),
+        _front(recipe, recipe.stages[stage], kind, base),
         f"# {recipe.name}: {stage}\n",
-        _what(recipe, stages, kind),
+        _what(recipe, stages, kind, base),
         "## Training\n",
         *(_stage(recipe, name, number) for number, name in enumerate(stages, start=1)),
         _prompt(recipe),
@@ -63,12 +63,12 @@ def is_hub_id(model: str) -> bool:
     return model.count("/") == 1 and not model.startswith((".", "/", "~")) and not os.path.isdir(model)
 
 
-def _front(recipe: Recipe, stage: SftStage | GrpoStage, kind: str) -> str:
+def _front(recipe: Recipe, stage: SftStage | GrpoStage, kind: str, base: str) -> str:
     """YAML that the hub reads; JSON texts are YAML texts."""
     kinds = dict.fromkeys(each.kind for each in recipe.stages.values())
     tags = ["rlvtg", "video-temporal-grounding", "trl", *kinds, *(["lora"] if stage.lora else [])]
     lines = ["---"]
-    if is_hub_id(recipe.model):
+    if is_hub_id(recipe.model) and (kind == "merged" or base == recipe.model):
         lines.append(f"base_model: {json.dumps(recipe.model)}")
         lines.append(f"base_model_relation: {'adapter' if kind == 'adapter' else 'finetune'}")
     lines.append(f"library_name: {'peft' if kind == 'adapter' else 'transformers'}")
@@ -76,8 +76,10 @@ def _front(recipe: Recipe, stage: SftStage | GrpoStage, kind: str) -> str:
     return "\n".join([*lines, "tags:", *(f"- {tag}" for tag in tags), "---\n"])
 
 
-def _what(recipe: Recipe, stages: Sequence[str], kind: str) -> str:
-    form = "A LoRA adapter for" if kind == "adapter" else "A model trained from"
+def _what(recipe: Recipe, stages: Sequence[str], kind: str, base: str) -> str:
+    form = "A model trained from"
+    if kind == "adapter":
+        form = "A LoRA adapter for" if base == recipe.model else "A LoRA adapter for a model trained from"
     libraries = ", ".join(f"{name} {version(name)}" for name in LIBRARIES)
     text = (
         f"{form} {_model(recipe)}: given a video and a sentence, it says when that happens. Trained with rlvtg "

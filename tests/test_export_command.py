@@ -148,6 +148,7 @@ def test_a_card_for_a_model_of_the_hub_names_it_and_how_to_serve_the_adapter() -
     assert "vLLM takes adapters of ranks up to 512, and this one has 640" in too_wide and "vllm serve" not in too_wide
     own = model_card(recipe, "rl", "adapter", {}, base="/data/people/alice/sft/merged", rank=64)
     assert "vllm serve BASE --enable-lora" in own and "a folder of where it was trained" in own and "alice" not in own
+    assert "base_model:" not in own and "A LoRA adapter for a model trained from [Qwen/Qwen2.5-VL-7B" in own
 
 
 @pytest.mark.slow
