@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -180,13 +181,22 @@ def test_a_merged_model_has_the_keys_types_and_files_of_the_model_that_it_was_tr
 @pytest.mark.vllm
 @pytest.mark.slow
 def test_vllm_answers_as_the_trainers_model_did_with_the_adapter_and_with_the_merged_model(base, tmp_path, monkeypatch):
-    trainer = trained(base, tmp_path, monkeypatch, "grpo", lora=LORA)
+    """The adapter is that of two stages, for the model that the first began with."""
     model_folder, rows = base
+    before, half = tmp_path / "before", Lora(r=4, lora_alpha=16)
+    before.mkdir()
+    trainer = trained(base, before, monkeypatch, "sft", lora=replace(half, target_modules=["q_proj", "up_proj"]))
+    with generating(trainer) as model:
+        export(model, trainer.processing_class, before, ["adapter", "merged"])
+    (before / "done.json").write_text("{}")
+    trainer = trained((before / "merged", rows), tmp_path, monkeypatch, "grpo", lora=half)
     encoder = an_encoder(model_folder)
     inputs = [encoder(one) for one in rows]
     with generating(trainer) as model:
         expected = rollout(model, inputs, GREEDY)
         written = export(model, encoder.processor, tmp_path / "stage", ["adapter", "merged"])
+    config = PeftConfig.from_pretrained(written["adapter"])
+    assert (config.base_model_name_or_path, config.r) == (str(model_folder), 8)
     prompts = []
     for number, (one, made) in enumerate(zip(rows, inputs, strict=True)):
         clip, ids = encoder.clip(one), made.input_ids.tolist()
@@ -205,7 +215,8 @@ def test_vllm_answers_as_the_trainers_model_did_with_the_adapter_and_with_the_me
     assert done.returncode == 0, done.stderr[-4000:]
     with_adapter, merged = json.loads((tmp_path / "answers.json").read_text())
     assert with_adapter == merged == expected
-    assert expected != rollout(load_model(model_folder), inputs, GREEDY)
+    for folder in (model_folder, before / "merged"):
+        assert expected != rollout(load_model(folder), inputs, GREEDY)
 
 
 @pytest.mark.parametrize("kind", ["adapter", "merged"])
