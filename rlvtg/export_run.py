@@ -6,8 +6,11 @@ checkpoint come the weights and the processor, and nothing that would have to be
 
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from huggingface_hub import HfApi
@@ -17,7 +20,7 @@ from transformers import GenerationConfig
 
 from rlvtg.disk import whole_folder, writing
 from rlvtg.evaluation.evaluate import METRICS, dtype
-from rlvtg.export import ADAPTER, CARD, MERGED, base_and_rank, generation_config, join_earlier, write
+from rlvtg.export import ADAPTER, CARD, MERGED, adapter_of, base_and_rank, generation_config, join_earlier, write
 from rlvtg.model.load import WEIGHTS, load_checkpoint, load_config, load_processor, plain_model, require_safetensors
 from rlvtg.model_card import is_hub_id, model_card
 from rlvtg.recipe import Recipe, RecipeError, written
@@ -91,7 +94,8 @@ def export_run(
     if kind == MERGED and (checkpoint or not has_merged):
         # of a checkpoint under ZeRO-2, whose names differ, too
         precision = "auto" if has_merged else dtype(recipe)
-        model = load_checkpoint(str(source), dtype=precision, attn_implementation=recipe.attn_implementation)
+        with _loadable(source) as path:
+            model = load_checkpoint(str(path), dtype=precision, attn_implementation=recipe.attn_implementation)
         model = model.merge_and_unload() if isinstance(model, PeftModel) else model
         write(model, load_processor(source), target, card)
     else:
@@ -144,6 +148,20 @@ def _checkpoint(run: Path, recipe: Recipe, name: str) -> tuple[Path, str]:
             "zero3_save_16bit_model: true, as recipes/accelerate/zero3.yaml has it"
         )
     return place, stage
+
+
+@contextmanager
+def _loadable(source: Path) -> Iterator[Path]:
+    """`source`, or for an adapter whose base model is gone a folder, for now, where it is joined to what came before."""
+    config = source / "adapter_config.json"
+    if config.is_file():
+        base = str(json.loads(config.read_text(encoding="utf-8"))["base_model_name_or_path"])
+        if not Path(base).is_dir() and adapter_of(base) is not None:
+            with TemporaryDirectory() as place:
+                _copy(source, Path(place) / ADAPTER, "")
+                yield Path(place) / ADAPTER
+            return
+    yield source
 
 
 def _base_and_rank(adapter: Path) -> tuple[str, int]:

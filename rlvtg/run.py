@@ -282,16 +282,19 @@ def _hand_on(
 
 def _let_go(folder: Path, rounds: int, state: PartialState) -> None:
     """Remove the weights of rounds that nothing will start from any more: the checkpoints of those that are done, and
-    what they left for the next one when that is done too. A kill in between leaves the rest for the next call."""
+    what they left for the next one when that is done too. A kill in between leaves the rest for the next call. The last
+    round's checkpoints stay, and with them the adapter that they add to."""
     if not state.is_main_process:
         return
-    for place, following in pairwise(_places(folder, rounds)):
+    places = _places(folder, rounds)
+    for place, following in pairwise(places):
         if _done(place):
             for checkpoint in checkpoints(place):
                 remove(checkpoint)
         if _done(following) or _done(folder):
-            for kind in (ADAPTER, MERGED):
-                remove(place / kind)
+            remove(place / MERGED)
+            if following != places[-1]:
+                remove(place / ADAPTER)
 
 
 def _join_histories(places: Sequence[Path], folder: Path, state: PartialState) -> None:

@@ -96,7 +96,8 @@ def test_the_adapter_of_rounds_needs_none_of_the_models_between_them(
 ) -> None:
     lora = ("stages.rl.lora={r: 2, lora_alpha: 4}", "stages.rl.learning_rate=1e-2")
     run = go(tmp_path, monkeypatch, *ROUNDS, *lora, "stages.rl.export=[adapter, merged]")
-    assert not list(run.glob("rl/round_*/adapter")) and not list(run.glob("rl/round_*/merged"))
+    assert not list(run.glob("rl/round_*/merged"))
+    assert [folder.parent.name for folder in run.glob("rl/round_*/adapter")] == ["round_2"]  # checkpoints add to it
     config = json.loads((run / "rl/adapter/adapter_config.json").read_text())
     assert (config["base_model_name_or_path"], config["r"]) == ("data/small/model", 6)
     base, merged = Path("data/small/model"), load_model(run / "rl/merged").state_dict()
@@ -104,5 +105,11 @@ def test_the_adapter_of_rounds_needs_none_of_the_models_between_them(
     assert distance(merged, load_model(base).state_dict()) > 1e-3
     card = (run / "rl/adapter/README.md").read_text()
     assert "--max-lora-rank 8 " in card and "runs/" not in card
-    exported = export_run(run, kind="adapter", output=tmp_path / "out")
-    assert distance(merged, adapted(base, exported.folder)) < 1e-5
+    [last] = (run / "rl/round_3").glob("checkpoint-*")
+    for checkpoint in (None, str(last.relative_to(run))):
+        folders = [
+            export_run(run, kind=kind, checkpoint=checkpoint, output=tmp_path / f"{kind}-{checkpoint is None}").folder
+            for kind in ("adapter", "merged")
+        ]
+        assert distance(merged, adapted(base, folders[0])) < 1e-5
+        assert distance(merged, load_model(folders[1]).state_dict()) < 1e-5
