@@ -152,7 +152,7 @@ def _checkpoint(run: Path, recipe: Recipe, name: str) -> tuple[Path, str]:
 
 @contextmanager
 def _loadable(source: Path) -> Iterator[Path]:
-    """`source`, or for an adapter whose base model is gone a folder, for now, where it is joined to what came before."""
+    """`source`, or for an adapter whose base model is gone a folder, for now, where it is joined to those before it."""
     config = source / "adapter_config.json"
     if config.is_file():
         base = str(json.loads(config.read_text(encoding="utf-8"))["base_model_name_or_path"])
