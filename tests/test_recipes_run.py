@@ -3,6 +3,8 @@
 import json
 import re
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import cycle
 from pathlib import Path
 
 import pandas as pd
@@ -13,7 +15,7 @@ from rlvtg.recipe import GrpoStage, evaluation_prompt, load, read_file
 from rlvtg.text.grammar import grammar
 from tests.local_judge import by_chance, serving
 from tests.test_recipe import RECIPES, make_sources, stated
-from tests.test_train_command import ACCELERATE, train
+from tests.test_train_command import ACCELERATE, Done, train
 
 PAPERS = sorted({file.stem for file in RECIPES.glob("*.yaml")} - {"base", "tiny", "tiny_control"})
 # A recipe without stages of its own is another one with other data or another model, which scale=tiny replaces.
@@ -29,6 +31,7 @@ OBJECTIVE = {
 # Nothing of the method: as little as possible is written, and one more round shows how rounds follow each other.
 SHORT = ("save_steps=100", "report_to=[]", "evaluation.pictures=1", "evaluation.before=false")
 ROUNDS = 2
+RUNS_A_RECIPE = "test_every_stage_of_a_recipe_runs_and_is_evaluated"
 
 
 def header(name: str) -> str:
@@ -71,29 +74,48 @@ def test_the_example_of_the_prompts_is_an_answer_in_the_recipes_grammar(
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where all recipes run, so that data, model and clips are made once."""
-    return tmp_path_factory.mktemp("recipes")
-
-
-@pytest.fixture(scope="module")
 def judge() -> Iterator[str]:
     """The address of a judge, for the rewards that ask one."""
     with serving(by_chance) as served:
         yield served.url
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", RUN)
-def test_every_stage_of_a_recipe_runs_and_is_evaluated(name: str, place: Path, judge: str) -> None:
+@pytest.fixture(scope="module")
+def runs(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, judge: str
+) -> Iterator[dict[str, Future[Done]]]:
+    """The runs of the recipes that are asked for, two at a time: one alone leaves a core idle.
+
+    Each half runs in a place of its own, so that data, model and clips are made once there.
+    """
+    asked = [item.callspec.params["name"] for item in request.session.items if item.originalname == RUNS_A_RECIPE]
+    halves = [(ThreadPoolExecutor(1), tmp_path_factory.mktemp("recipes")) for _ in range(2)]
+    try:
+        yield {
+            name: pool.submit(train, place, *command(name, judge), launcher=ACCELERATE)
+            for name, (pool, place) in zip(asked, cycle(halves), strict=False)
+        }
+    finally:
+        for pool, _ in halves:
+            pool.shutdown(cancel_futures=True)
+
+
+def command(name: str, judge: str) -> list[str]:
+    """What is typed to run a recipe, with as little as possible besides its method."""
     stages = load([f"recipe={name}", "scale=tiny"]).stages
     words = [f"stages.{key}.rounds={ROUNDS}" for key, stage in stages.items() if stage.rounds > ROUNDS]
     for key, stage in stages.items():
         if isinstance(stage, GrpoStage) and "caption_recall" in stage.rewards:
             asks = f"{{url: '{judge}', model: judge, cache: null}}"
             words.append(f"stages.{key}.rewards.caption_recall.args={asks}")
-    done = train(place, f"recipe={name}", "scale=tiny", *SHORT, *words, launcher=ACCELERATE)
-    folder = place / "runs" / name
+    return [f"recipe={name}", "scale=tiny", *SHORT, *words]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", RUN)
+def test_every_stage_of_a_recipe_runs_and_is_evaluated(name: str, runs: dict[str, Future[Done]]) -> None:
+    done = runs[name].result()
+    folder = done.place / "runs" / name
     for key, stage in done.recipe().stages.items():
         assert (folder / key / "done.json").is_file()
         log = json.loads((folder / key / "log_history.json").read_text())["log"]
@@ -107,4 +129,4 @@ def test_every_stage_of_a_recipe_runs_and_is_evaluated(name: str, place: Path, j
             assert {Path(reward.split(":")[0]).stem for reward in stage.rewards} <= set(table.columns)
             experts = 0 if stage.expert is None else 2 * stage.rounds
             assert ("expert" in table and int(table["expert"].sum())) == experts
-    assert set(done.table()) == {*stages, "always"}
+    assert set(done.table()) == {*done.recipe().stages, "always"}
